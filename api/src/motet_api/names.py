@@ -1,0 +1,56 @@
+"""Every name that two parts, or a part and its users, must agree on: one source for each."""
+
+from typing import Final
+
+GROUP: Final = "motet.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+MODEL_DEPLOYMENT_KIND: Final = "ModelDeployment"
+MODEL_DEPLOYMENT_PLURAL: Final = "modeldeployments"
+LORA_ADAPTER_KIND: Final = "LoraAdapter"
+LORA_ADAPTER_PLURAL: Final = "loraadapters"
+
+FIELD_MANAGER: Final = "motet-operator"
+"""The one field manager under which the operator applies children and status."""
+
+# Labels. The model label is on the Deployment, its pods and its Service; the EndpointSlice controller copies a
+# Service's labels to its slices, which is how the gateway finds the pods of a ModelDeployment.
+MODEL_LABEL: Final = f"{GROUP}/model-deployment"
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+NAME_LABEL: Final = "app.kubernetes.io/name"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+MANAGED_BY: Final = "motet-operator"
+
+# The runtime pod.
+RUNTIME_CONTAINER: Final = "runtime"
+SERVING_PORT_NAME: Final = "http"
+SERVING_PORT: Final = 8000
+ADMIN_PORT_NAME: Final = "admin"
+ADMIN_PORT: Final = 8001
+CLAIM_MOUNT_ROOT: Final = "/mnt/motet/claims"
+"""Persistent volume claims named by `pvc://CLAIM/path` are mounted, read-only, at CLAIM_MOUNT_ROOT/CLAIM."""
+
+# Paths of our own API.
+ADAPTERS_PATH: Final = "/motet/v1/adapters"
+DEMAND_PATH: Final = "/motet/v1/demand"
+DRAIN_PATH: Final = "/motet/v1/drain"
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
+
+# HTTP headers.
+MODEL_HEADER: Final = "x-motet-model"
+"""Request: which ModelDeployment (`name` or `namespace/name`) answers as base; response: which one did."""
+USER_HEADER: Final = "x-motet-user"
+"""Request: the key of the sticky split; the same user gets the same version from every gateway replica."""
+ADAPTER_HEADER: Final = "x-motet-adapter"
+ADAPTER_VERSION_HEADER: Final = "x-motet-adapter-version"
+POD_HEADER: Final = "x-motet-pod"
+REQUEST_ID_HEADER: Final = "x-request-id"
+
+# The metric that the HorizontalPodAutoscaler reads as an Object metric of the ModelDeployment.
+QUEUE_DEPTH_METRIC: Final = "motet_queue_depth"
+CUSTOM_METRICS_GROUP: Final = "custom.metrics.k8s.io"
+
+BASE_MODEL_ALIAS: Final = "__base_model__"
+"""LoRAX's name for "no adapter"; accepted wherever an adapter id is."""
