@@ -25,7 +25,7 @@ class AdapterVersion(KubeModel):
             "x-kubernetes-validations": [
                 cel(
                     "self.source == oldSelf.source",
-                    "a version's source is immutable: add a new version to spec.versions instead and shift spec.traffic to it",
+                    "a version's source is immutable: add a new version instead and shift spec.traffic to it",
                     ".source",
                 )
             ]
@@ -55,7 +55,7 @@ class LoraAdapterSpec(KubeModel):
                 ),
                 cel(
                     "!has(self.traffic) || self.traffic.all(t, self.versions.exists(v, v.name == t.version))",
-                    "traffic names a version that spec.versions does not have: add the version, or take the entry out of traffic",
+                    "traffic names a version that spec.versions does not have: add the version, or drop the entry",
                     ".traffic",
                 ),
                 cel(

@@ -4,13 +4,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from motet_api.names import API_VERSION, MODEL_DEPLOYMENT_KIND
 from motet_api.objects import Conditions, KubeModel, ModelSource, ObjectMeta, cel
 
-PASS_THROUGH: Final[dict[str, Any]] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+PASS_THROUGH: Final[JsonDict] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 """Schema of an object that goes into the pod as it is; the API server validates it there."""
-INT_OR_STRING: Final[dict[str, Any]] = {"x-kubernetes-int-or-string": True}
+INT_OR_STRING: Final[JsonDict] = {"x-kubernetes-int-or-string": True}
 
 
 class DType(StrEnum):
@@ -59,7 +60,7 @@ class AdaptersSpec(KubeModel):
         Field(
             max_length=32,
             json_schema_extra={"x-kubernetes-list-type": "set"},
-            description="Persistent volume claims of this namespace that pvc:// adapter sources name; mounted read-only.",
+            description="Claims of this namespace that pvc:// adapter sources name; mounted read-only.",
         ),
     ] = []
 
@@ -180,7 +181,7 @@ class ModelDeployment(KubeModel):
             "x-kubernetes-validations": [
                 cel(
                     "self.metadata.name.size() <= 52 && !self.metadata.name.contains('.')",
-                    "metadata.name must have at most 52 characters and no dot: the names of its Service and pods are made from it",
+                    "metadata.name must have at most 52 characters and no dot: its Service and pods are named after it",
                 )
             ]
         }

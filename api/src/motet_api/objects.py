@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from motet_api.identity import DIGEST_PATTERN
 
@@ -24,9 +25,9 @@ class KubeModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def cel(rule: str, message: str, field_path: str | None = None) -> dict[str, str]:
+def cel(rule: str, message: str, field_path: str | None = None) -> JsonDict:
     """One `x-kubernetes-validations` entry. The message names the field and the remedy."""
-    entry = {"rule": rule, "message": message}
+    entry: JsonDict = {"rule": rule, "message": message}
     return entry | {"fieldPath": field_path} if field_path else entry
 
 
@@ -63,7 +64,7 @@ class Condition(KubeModel):
     message: Annotated[str, Field(max_length=32768)] = ""
 
 
-CONDITIONS_SCHEMA: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+CONDITIONS_SCHEMA: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 
 Conditions = Annotated[list[Condition], Field(default_factory=list, max_length=16, json_schema_extra=CONDITIONS_SCHEMA)]
 

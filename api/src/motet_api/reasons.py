@@ -1,4 +1,4 @@
-"""Condition types and reasons: the words in which Motet explains itself. Each reason has a line that says what it means."""
+"""Condition types and reasons: the words in which Motet explains itself, each with a line of meaning."""
 
 from enum import StrEnum
 

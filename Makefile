@@ -1,0 +1,67 @@
+# Motet: the commands a developer needs. Each does its own set-up and is safe to run twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV = $(shell hack/venv dev)
+PYTHON = $(VENV)/bin/python
+export PYTHONPATH := $(CURDIR)/api/src:$(CURDIR)/operator/src:$(CURDIR)/gateway/src:$(CURDIR)/runtime/src:$(CURDIR)/hack
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## The main job, from nothing: cluster, chart, adapters, requests, a burst that scales
+	$(PYTHON) hack/demo
+
+.PHONY: test
+test: check unit localkube e2e ## Everything CI runs: check, unit, localkube and e2e tests
+
+.PHONY: unit
+unit: ## Unit tests: seconds, no cluster
+	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not slow" tests
+
+.PHONY: slow
+slow: ## Tests on the real 135M model, no cluster
+	$(PYTHON) -m pytest -q -m "slow and not e2e" tests
+
+.PHONY: localkube
+localkube: ## Tests of the development cluster itself
+	$(PYTHON) -m pytest -q -m localkube tests
+
+.PHONY: e2e
+e2e: ## The whole product on a real Kubernetes
+	$(PYTHON) -m pytest -q -m e2e tests
+
+.PHONY: check
+check: ## Lint, types, import contracts, generated files up to date
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --config .importlinter
+	$(PYTHON) hack/generate_crds.py --check
+
+.PHONY: format
+format: ## Format and fix what ruff can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: crds
+crds: ## Write crds/ and the chart's copy from the types
+	$(PYTHON) hack/generate_crds.py
+
+.PHONY: lock
+lock: ## Pin the dependencies anew into requirements/
+	hack/lock
+
+.PHONY: kind
+kind: ## For machines with Docker: images, a kind cluster and the chart
+	hack/kind.sh
+
+.PHONY: clean
+clean: ## Remove this checkout's caches and every local cluster (the shared cache folder stays)
+	hack/localkube clean --all
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
