@@ -17,7 +17,7 @@ demo: ## The main job, from nothing: cluster, chart, adapters, requests, a burst
 	$(PYTHON) hack/demo
 
 .PHONY: test
-test: check unit localkube e2e ## Everything CI runs: check, unit, localkube and e2e tests
+test: check unit slow localkube e2e ## Everything CI runs: check, unit, slow, localkube and e2e tests
 
 .PHONY: unit
 unit: ## Unit tests: seconds, no cluster
