@@ -1,0 +1,100 @@
+"""The command line of hack/localkube."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from localkube_lib.cluster import Cluster
+from localkube_lib.components import Settings
+from localkube_lib.errors import LocalKubeError
+from localkube_lib.paths import cache_root
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hack/localkube", description="A real Kubernetes without Docker.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--name", default="motet", help="which cluster (default: motet)")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    up = command("up", "Start the cluster, or what is missing of it.")
+    up.add_argument("--hpa-sync-period", default="15s", help="how often the HPA acts (default 15s, as users have)")
+    up.add_argument("--audit", action="store_true", help="write an audit log of every request (see status --json)")
+    up.add_argument("--gpus", type=int, default=0, help="nvidia.com/gpu capacity of the node")
+    command("down", "End the cluster; images stay.")
+    status = command("status", "What runs.")
+    status.add_argument("--json", action="store_true")
+    command("kubeconfig", "Print the path of the administrator's kubeconfig.")
+    logs = command("logs", "Print the end of the components' logs.")
+    logs.add_argument("component", nargs="?")
+    logs.add_argument("--lines", type=int, default=20)
+    load = command("load-image", "Import an OCI or Docker archive into the node.")
+    load.add_argument("archive", type=Path)
+    forward = command("forward", "Forward a port of 127.0.0.1 to NAMESPACE/SERVICE:PORT or ADDRESS:PORT.")
+    forward.add_argument("target")
+    forward.add_argument("--local-port", type=int, default=0)
+    clean = command("clean", "Down, and remove the cluster's files and images.")
+    clean.add_argument("--all", action="store_true", help="every cluster")
+    return parser
+
+
+def _logs(cluster: Cluster, component: str | None, lines: int) -> None:
+    for path in sorted(cluster.paths.logs.glob("*.log")):
+        if component in (None, path.stem):
+            print(f"==> {path}")
+            print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+
+
+def _status(cluster: Cluster, as_json: bool) -> int:
+    status = cluster.status()
+    if as_json:
+        print(json.dumps(asdict(status), indent=1))
+    else:
+        print(f"{status.name}: {'up' if status.up else 'not up'}")
+        for name, pid in status.processes.items():
+            print(f"  {name:26} {pid or '-'}")
+        for target, address in status.forwards.items():
+            print(f"  {address:26} -> {target}")
+    return 0 if status.up else 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    cluster = Cluster(options.name)
+    match options.command:
+        case "up":
+            cluster.up(Settings(options.hpa_sync_period, options.audit, options.gpus))
+            print(cluster.kubeconfig)
+        case "down":
+            cluster.down()
+        case "status":
+            return _status(cluster, options.json)
+        case "kubeconfig":
+            print(cluster.kubeconfig)
+        case "logs":
+            _logs(cluster, options.component, options.lines)
+        case "load-image":
+            with options.archive.open("rb") as archive:
+                print(cluster.images().load_archive(archive), end="")
+        case "forward":
+            print(f"127.0.0.1:{cluster.forward(options.target, options.local_port)}")
+        case "clean":
+            folder = cache_root() / "localkube" / "clusters"
+            names = [path.name for path in sorted(folder.glob("*"))] if options.all else [options.name]
+            for name in names:
+                Cluster(name).clean()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; errors are one line on standard error and exit code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except LocalKubeError as error:
+        print(f"localkube: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,121 @@
+"""Processes that outlive the command that started them, and are ended only if they are still the same process.
+
+Invariant: a record holds pid and start time (clock ticks since boot, from /proc/PID/stat), written before anybody
+relies on the process. A pid whose start time differs has been recycled and is never touched.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from localkube_lib.errors import LocalKubeError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One started process."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    argv: tuple[str, ...]
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return start_ticks(self.pid) == self.start_ticks
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a running process, None when there is none (a zombie counts as none)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class ProcessTable:
+    """The recorded processes of one cluster."""
+
+    def __init__(self, run: Path, logs: Path) -> None:
+        self._run = run
+        self._logs = logs
+
+    def records(self) -> list[ProcessRecord]:
+        """All records, also those of processes that have ended."""
+        return [_read(path) for path in sorted(self._run.glob("*.process.json"))]
+
+    def find(self, name: str) -> ProcessRecord | None:
+        """The record of a process that is alive."""
+        path = self._path(name)
+        record = _read(path) if path.exists() else None
+        return record if record and record.alive() else None
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> ProcessRecord:
+        """Start a process in a session of its own, its output in a log file, unless it already runs."""
+        running = self.find(name)
+        if running:
+            return running
+        self._run.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        ticks = start_ticks(process.pid)
+        if ticks is None:
+            raise LocalKubeError(f"{name} ended at once; see {self.log(name)}")
+        record = ProcessRecord(name, process.pid, ticks, tuple(argv))
+        self._path(name).write_text(json.dumps(asdict(record)))
+        return record
+
+    def stop(self, name: str, grace: float = 10.0) -> None:
+        """End a process, by SIGTERM first. Harmless when it does not run."""
+        record = self.find(name)
+        if record:
+            _signal(record, signal.SIGTERM)
+            if not _gone(record, grace):
+                _signal(record, signal.SIGKILL)
+                _gone(record, 5.0)
+        self._path(name).unlink(missing_ok=True)
+
+    def log(self, name: str) -> Path:
+        """Where the process writes."""
+        return self._logs / f"{name}.log"
+
+    def _path(self, name: str) -> Path:
+        return self._run / f"{name}.process.json"
+
+
+def _read(path: Path) -> ProcessRecord:
+    data = json.loads(path.read_text())
+    return ProcessRecord(data["name"], data["pid"], data["start_ticks"], tuple(data["argv"]))
+
+
+def _signal(record: ProcessRecord, number: int) -> None:
+    if record.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, number)
+
+
+def _gone(record: ProcessRecord, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while record.alive():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(record.pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
