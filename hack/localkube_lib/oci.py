@@ -79,7 +79,7 @@ def make_layer(key: str, trees: Iterable[Tree]) -> Layer:
         if not record.exists():
             hasher = hashlib.sha256()
             with path.open("wb") as raw:
-                with tarfile.open(fileobj=_HashingWriter(raw, hasher), mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[arg-type]
+                with tarfile.open(fileobj=_HashingWriter(raw, hasher), mode="w|", format=tarfile.PAX_FORMAT) as tar:
                     seen: set[str] = set()
                     for tree in trees:
                         _add_tree(tar, tree, seen)
