@@ -70,5 +70,5 @@ class ImageStore:
 def pause_image(reference: str) -> Image:
     """The image of a pod's sandbox: one static binary."""
     folder = binaries.build(binaries.PAUSE)
-    layer = make_layer(f"pause-{binaries.PAUSE.key()}", [Tree(folder / "pause", "/pause")])
+    layer = make_layer(f"pause-{binaries.PAUSE.key()}", lambda: [Tree(folder / "pause", "/pause")])
     return make_image(reference, [layer], ImageConfig(entrypoint=("/pause",), user="65535:65535"))

@@ -66,8 +66,8 @@ class Image:
         return _digest(self.manifest)
 
 
-def make_layer(key: str, trees: Iterable[Tree]) -> Layer:
-    """The layer made of these trees; taken from the cache when one was made under the same key.
+def make_layer(key: str, trees: Callable[[], Iterable[Tree]]) -> Layer:
+    """The layer made of these trees; taken from the cache, without asking for them, when one has the same key.
 
     Owner root, modes as on disk, times zero: the digest depends on content only.
     """
@@ -81,7 +81,7 @@ def make_layer(key: str, trees: Iterable[Tree]) -> Layer:
             with path.open("wb") as raw:
                 with tarfile.open(fileobj=_HashingWriter(raw, hasher), mode="w|", format=tarfile.PAX_FORMAT) as tar:
                     seen: set[str] = set()
-                    for tree in trees:
+                    for tree in trees():
                         _add_tree(tar, tree, seen)
                 size = raw.tell()
             record.write_text(json.dumps(asdict(Layer(str(path), f"sha256:{hasher.hexdigest()}", size))))
