@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localkube_lib.console import step
 from localkube_lib.errors import LocalKubeError
-from localkube_lib.oci import Layer, Tree, make_layer
+from localkube_lib.oci import Image, ImageConfig, Layer, Tree, make_image, make_layer
 
 PACKAGES = (
     *("base-files", "libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libcrypt1", "zlib1g", "tzdata", "media-types"),
@@ -43,6 +43,12 @@ def base_layer() -> Layer:
             return [Tree(path, f"/{path.name}") for path in sorted(root.iterdir())]
 
         return make_layer(key, trees)
+
+
+def python_image(reference: str = "motet.local/python:3.11") -> Image:
+    """The base image by itself, for pods that need nothing but the standard library."""
+    config = ImageConfig(entrypoint=("python3",), env=("PATH=/usr/local/bin:/usr/bin:/bin",), user="65532:65532")
+    return make_image(reference, [base_layer()], config)
 
 
 def _unpack(folder: Path, root: Path) -> None:

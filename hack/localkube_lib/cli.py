@@ -10,6 +10,7 @@ from pathlib import Path
 from localkube_lib.cluster import Cluster
 from localkube_lib.components import Settings
 from localkube_lib.errors import LocalKubeError
+from localkube_lib.hollow import ensure_hollow_nodes
 from localkube_lib.paths import cache_root
 
 
@@ -38,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     forward = command("forward", "Forward a port of 127.0.0.1 to NAMESPACE/SERVICE:PORT or ADDRESS:PORT.")
     forward.add_argument("target")
     forward.add_argument("--local-port", type=int, default=0)
+    hollow = command("hollow", "Add nodes that exist in the API only, with GPUs, for tests of scheduling and scale.")
+    hollow.add_argument("--nodes", type=int, default=2)
+    hollow.add_argument("--gpus", type=int, default=8)
+    hollow.add_argument("--start-delay-ms", type=int, default=2000, help="until a pod there is Ready")
     clean = command("clean", "Down, and remove the cluster's files and images.")
     clean.add_argument("--all", action="store_true", help="every cluster")
     return parser
@@ -82,6 +87,8 @@ def _run(options: argparse.Namespace) -> int:
                 print(cluster.images().load_archive(archive), end="")
         case "forward":
             print(f"127.0.0.1:{cluster.forward(options.target, options.local_port)}")
+        case "hollow":
+            ensure_hollow_nodes(cluster, options.nodes, options.gpus, options.start_delay_ms)
         case "clean":
             folder = cache_root() / "localkube" / "clusters"
             names = [path.name for path in sorted(folder.glob("*"))] if options.all else [options.name]

@@ -139,6 +139,12 @@ class Cluster:
             address = f"{ip}:{port}"
         return self._forward("forward-" + target.replace("/", "."), address, local_port)
 
+    def inside_kubeconfig(self) -> Path:
+        """An administrator's kubeconfig for a process inside the cluster's network namespace."""
+        path = self.paths.config / "inside.kubeconfig"
+        write_kubeconfig(path, f"https://127.0.0.1:{API_PORT}", self._pki, "admin")
+        return path
+
     def images(self) -> ImageStore:
         """The images that the node holds."""
         holder = self.processes.find("mount-holder")

@@ -1,0 +1,23 @@
+"""Waiting for something to become true: poll until a deadline, and say what was seen last when it never did."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], accept: Callable[[T], bool] = bool, seconds: float = 30, what: str = "") -> T:
+    """Call `probe` until `accept` takes its value; returns that value.
+
+    Raises:
+        AssertionError: the deadline passed; the message has the last value.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        value = probe()
+        if accept(value):
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what or 'condition'} did not hold within {seconds:.0f} s; last seen: {value!r}")
+        time.sleep(0.1)
