@@ -21,7 +21,7 @@ PACKAGES = (
     *("libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libreadline8", "libncursesw6", "libtinfo6"),
     *("libuuid1", "libdb5.3"),
 )
-_PASSWD = "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/tmp:/bin/sh\n"
+_ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/tmp:/bin/sh\n"
 _GROUP = "root:x:0:\nnonroot:x:65532:\n"
 _LAYOUT = "2"
 """Part of the cache key: raise it when the way the layer is put together changes."""
@@ -33,7 +33,7 @@ def base_layer() -> Layer:
     Raises:
         LocalKubeError: the packages could not be downloaded.
     """
-    key = "base-" + hashlib.sha256(f"{_LAYOUT} {PACKAGES} {_PASSWD}".encode()).hexdigest()[:16]
+    key = "base-" + hashlib.sha256(f"{_LAYOUT} {PACKAGES} {_ACCOUNTS}".encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
 
@@ -64,7 +64,7 @@ def _unpack(folder: Path, root: Path) -> None:
             _run("tar", "-x", "--keep-directory-symlink", "-C", str(root), stdin=archive.stdout)
     for name in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian"):
         shutil.rmtree(root / name, ignore_errors=True)
-    (root / "etc/passwd").write_text(_PASSWD)
+    (root / "etc/passwd").write_text(_ACCOUNTS)
     (root / "etc/group").write_text(_GROUP)
     # Kubernetes mounts these; their targets must exist.
     for name in ("proc", "sys", "dev", "run", "var/run/secrets", "tmp", "mnt"):

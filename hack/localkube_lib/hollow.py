@@ -20,7 +20,8 @@ _NODE_STATUS = """
 {{ $now := Now }}
 conditions:
 {{ range NodeConditions }}
-- {type: {{ .type | Quote }}, status: {{ .status | Quote }}, reason: {{ .reason | Quote }}, message: {{ .message | Quote }},
+- {type: {{ .type | Quote }}, status: {{ .status | Quote }},
+   reason: {{ .reason | Quote }}, message: {{ .message | Quote }},
    lastHeartbeatTime: {{ $now | Quote }}, lastTransitionTime: {{ $now | Quote }}}
 {{ end }}
 addresses:

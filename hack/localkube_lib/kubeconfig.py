@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from localkube_lib.certificates import Certificates
+from localkube_lib.files import write_changed
 
 
 def write_kubeconfig(path: Path, server: str, certificates: Certificates, client: str) -> None:
@@ -34,6 +35,4 @@ def write_kubeconfig(path: Path, server: str, certificates: Certificates, client
         "contexts": [{"name": "localkube", "context": {"cluster": "localkube", "user": client}}],
         "current-context": "localkube",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1))
-    path.chmod(0o600)
+    write_changed(path, json.dumps(document, indent=1), mode=0o600)

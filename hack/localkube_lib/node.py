@@ -11,6 +11,7 @@ from pathlib import Path
 from localkube_lib import netns
 from localkube_lib.certificates import Certificates
 from localkube_lib.components import NODE_IP, POD_CIDR, Settings
+from localkube_lib.files import write_changed
 from localkube_lib.paths import ClusterPaths
 from localkube_lib.processes import ProcessRecord
 
@@ -35,9 +36,7 @@ def mount_holder(paths: ClusterPaths) -> list[str]:
     """A process that holds the mount namespace open."""
     sysctls = paths.config / "sysctl"
     for name, value in WANTED_SYSCTLS.items():
-        path = sysctls / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(value + "\n")
+        write_changed(sysctls / name, value + "\n")
     script = [
         "mount --make-rprivate /",
         "mount --make-rshared /",
@@ -58,7 +57,6 @@ def enter(paths: ClusterPaths, holder: ProcessRecord) -> list[str]:
 def write_containerd_config(paths: ClusterPaths, cni_plugins: Path) -> Path:
     """containerd's configuration and the pod network's; returns the former's path."""
     network = paths.config / "cni"
-    network.mkdir(parents=True, exist_ok=True)
     # Point-to-point links, not a bridge: every packet is routed, so a Service's address translation sees both ways
     # without the kernel's bridge filter.
     pod_network = {
@@ -77,9 +75,9 @@ def write_containerd_config(paths: ClusterPaths, cni_plugins: Path) -> Path:
             }
         ],
     }
-    (network / "10-pods.conflist").write_text(json.dumps(pod_network, indent=1))
-    config = paths.config / "containerd.toml"
-    config.write_text(
+    write_changed(network / "10-pods.conflist", json.dumps(pod_network, indent=1))
+    return write_changed(
+        paths.config / "containerd.toml",
         textwrap.dedent(f"""\
             version = 3
             root = "{paths.containerd}"
@@ -109,15 +107,13 @@ def write_containerd_config(paths: ClusterPaths, cni_plugins: Path) -> Path:
                   runtime_type = "io.containerd.runc.v2"
                   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
                     SystemdCgroup = false
-            """)
+            """),
     )
-    return config
 
 
 def write_kubelet_config(paths: ClusterPaths, pki: Certificates) -> Path:
     """kubelet's configuration for a machine with control groups v1 and without CAP_SYS_RESOURCE."""
-    resolver = paths.config / "resolv.conf"
-    resolver.write_text("")
+    resolver = write_changed(paths.config / "resolv.conf", "")
     document = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -154,9 +150,7 @@ def write_kubelet_config(paths: ClusterPaths, pki: Certificates) -> Path:
         "makeIPTablesUtilChains": False,
         "protectKernelDefaults": False,
     }
-    config = paths.config / "kubelet.json"
-    config.write_text(json.dumps(document, indent=1))
-    return config
+    return write_changed(paths.config / "kubelet.json", json.dumps(document, indent=1))
 
 
 def kubelet(paths: ClusterPaths, config: Path, settings: Settings) -> list[str]:
@@ -186,6 +180,4 @@ def write_proxy_config(paths: ClusterPaths, settings: Settings) -> Path:
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "nftables": {"minSyncPeriod": "200ms", "syncPeriod": "30s", "masqueradeAll": False},
     }
-    config = paths.config / "kube-proxy.json"
-    config.write_text(json.dumps(document, indent=1))
-    return config
+    return write_changed(paths.config / "kube-proxy.json", json.dumps(document, indent=1))

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -65,19 +64,23 @@ class ProcessTable:
             return running
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
+        # Not subprocess.Popen, which warns when it is dropped before its process has ended: these outlive us.
         with self.log(name).open("ab") as log:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
+            pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                {**os.environ, **(env or {})},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
             )
-        ticks = start_ticks(process.pid)
+        ticks = start_ticks(pid)
         if ticks is None:
             raise LocalKubeError(f"{name} ended at once; see {self.log(name)}")
-        record = ProcessRecord(name, process.pid, ticks, tuple(argv))
+        record = ProcessRecord(name, pid, ticks, tuple(argv))
         self._path(name).write_text(json.dumps(asdict(record)))
         return record
 

@@ -58,7 +58,7 @@ def _spec_fields() -> list[tuple[str, str]]:
             fields += [
                 (cls.name, node.target.id)
                 for node in cls.body
-                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id != "model_config"
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
             ]
     return fields
 

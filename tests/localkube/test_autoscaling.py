@@ -19,8 +19,9 @@ import http.server, json, ssl
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         version = 'custom.metrics.k8s.io/v1beta2'
-        name = {'name': 'deployments.apps/depth', 'singularName': '', 'namespaced': True, 'kind': 'MetricValueList', 'verbs': ['get']}
-        body = {'kind': 'APIResourceList', 'apiVersion': 'v1', 'groupVersion': version, 'resources': [name]}
+        resource = {'name': 'deployments.apps/depth', 'singularName': '', 'namespaced': True,
+                    'kind': 'MetricValueList', 'verbs': ['get']}
+        body = {'kind': 'APIResourceList', 'apiVersion': 'v1', 'groupVersion': version, 'resources': [resource]}
         if '/namespaces/' in self.path:
             value = open('/value/depth').read().strip()
             item = {'describedObject': {'kind': 'Deployment', 'name': 'web', 'apiVersion': 'apps/v1'},
