@@ -1,0 +1,57 @@
+"""The API server's audit log, read as: who did what to which kind of object, and was it allowed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from demo_lib.installation import NAMESPACE, RELEASE
+
+PARTS = ("operator", "gateway", "metrics-api")
+ACCOUNTS = {f"system:serviceaccount:{NAMESPACE}:{RELEASE}-{part}": part for part in PARTS}
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+UNSTORED = frozenset({"authorization.k8s.io", "authentication.k8s.io"})
+"""Groups whose objects are questions: a create of theirs writes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of one of our parts."""
+
+    part: str
+    verb: str
+    group: str
+    resource: str
+    """With the subresource, as a rule names it: `loraadapters/status`."""
+    name: str
+    status: int
+    at: datetime
+
+    @property
+    def writes(self) -> bool:
+        """Whether the request changes something that is stored."""
+        return self.verb in WRITES and self.group not in UNSTORED
+
+
+def calls(log: Path) -> Iterator[Call]:
+    """Every request that one of the chart's accounts made for an object."""
+    with log.open() as lines:
+        for line in lines:
+            if "system:serviceaccount:" not in line or not line.endswith("\n"):
+                continue
+            entry = json.loads(line)
+            part = ACCOUNTS.get(entry["user"]["username"])
+            target = entry.get("objectRef")
+            if part is None or target is None:
+                continue
+            resource = target["resource"] + (f"/{target['subresource']}" if "subresource" in target else "")
+            yield Call(
+                part=part,
+                verb=entry["verb"],
+                group=target.get("apiGroup", ""),
+                resource=resource,
+                name=target.get("name", ""),
+                status=entry.get("responseStatus", {}).get("code", 0),
+                at=datetime.fromisoformat(entry["stageTimestamp"]),
+            )

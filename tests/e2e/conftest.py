@@ -1,0 +1,62 @@
+"""One cluster with the chart installed for all end-to-end tests; a namespace with a model for each module."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo_lib.installation import Installation
+from localkube_lib.cluster import Cluster
+from localkube_lib.components import Settings
+from tests.e2e.material import make_material
+from tests.e2e.objects import volume
+from tests.e2e.world import World
+
+CLUSTER = "e2e"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The module that compares the rights used with the rights granted comes last: it reads what the others did."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Installation]:
+    """The product in a fresh cluster, with an audit log and a quicker autoscaler than users have."""
+    cluster = Cluster(CLUSTER)
+    cluster.down()
+    cluster.up(Settings(hpa_sync_period="2s", audit=True))
+    installation = Installation(cluster)
+    installation.install(installation.load_images())
+    yield installation
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def material(installation: Installation) -> Path:
+    """A folder with the tiny model and adapters, which the namespaces' claims show to the pods."""
+    folder = installation.cluster.paths.root / "material"
+    shutil.rmtree(folder, ignore_errors=True)
+    make_material(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gateway_url(installation: Installation) -> str:
+    """The gateway's address on the host's loopback."""
+    return installation.gateway_url()
+
+
+@pytest.fixture(scope="module")
+def world(
+    installation: Installation, material: Path, gateway_url: str, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    """A namespace of the module's own, with the claim; gone afterwards with all that is in it."""
+    namespace = "e2e-" + re.sub(r"[^a-z0-9]", "-", Path(request.module.__file__).stem.removeprefix("test_"))
+    installation.cluster.kubectl("create", "namespace", namespace)
+    world = World(installation, namespace, material, gateway_url)
+    world.apply(*volume(namespace, material))
+    yield world
+    installation.cluster.kubectl("delete", "namespace", namespace, "--wait=false")

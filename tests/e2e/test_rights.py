@@ -1,0 +1,78 @@
+"""The rights in the chart against the rights used: nothing is refused, and nothing granted stays unused.
+
+Runs last: the audit log holds what every other test made the parts do. What those leave out is done here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import of_kind, render
+from tests.e2e.audit import ACCOUNTS, Call, calls
+from tests.e2e.objects import adapter, model_deployment, source
+from tests.e2e.world import World
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+Right = tuple[str, str, str]
+"""API group, resource, verb."""
+DELEGATED = {
+    "metrics-api": {
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+        ("", "configmaps", "get"),
+        ("", "configmaps", "list"),
+        ("", "configmaps", "watch"),
+    }
+}
+"""Rights that come from roles of Kubernetes itself, to which the chart only binds."""
+
+
+@pytest.fixture(scope="module")
+def used(world: World) -> list[Call]:
+    """Every call so far, after a life of a ModelDeployment from its creation to its removal."""
+    autoscaling = {"minReplicas": 1, "maxReplicas": 2, "targetQueueDepth": 4}
+    model = model_deployment(world.namespace, "tiny", autoscaling=autoscaling)
+    world.apply(model)
+    world.apply(adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1")}))
+    world.wait_ready("mdep/tiny", "lora/voice")
+    world.apply(
+        adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1"), "v2": source("nowhere")}, {"v1": 1})
+    )
+    world.kubectl("patch", "mdep", "tiny", "--type=json", "-p", '[{"op": "remove", "path": "/spec/autoscaling"}]')
+    eventually(lambda: world.kubectl("get", "hpa", "-o", "name"), "".__eq__, 30, "no HPA any more")
+    log = Path(world.installation.cluster.status().audit_log or "")
+    return list(calls(log))
+
+
+def granted(manifests: list[dict[str, Any]], part: str) -> set[Right]:
+    """What the chart's own roles allow one part."""
+    found = set()
+    roles = of_kind(manifests, "ClusterRole") | of_kind(manifests, "Role")
+    bindings = of_kind(manifests, "ClusterRoleBinding") | of_kind(manifests, "RoleBinding")
+    for binding in bindings.values():
+        subject, role = binding["subjects"][0]["name"], roles.get(binding["roleRef"]["name"])
+        if subject != f"motet-{part}" or role is None:
+            continue
+        found |= {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+    return found
+
+
+@pytest.mark.parametrize("part", ACCOUNTS.values())
+def test_nothing_is_refused(used: list[Call], part: str) -> None:
+    assert [call for call in used if call.part == part and call.status in {401, 403}] == []
+
+
+@pytest.mark.parametrize("part", ACCOUNTS.values())
+def test_rights_granted_are_the_rights_used(used: list[Call], part: str) -> None:
+    seen = {(call.group, call.resource, call.verb) for call in used if call.part == part}
+    allowed = granted(render(), part)
+    assert allowed - seen == set(), "granted and never used"
+    assert seen - allowed - DELEGATED.get(part, set()) == set(), "used and not in the chart"
