@@ -1,0 +1,7 @@
+"""`python -m motet_runtime`."""
+
+import sys
+
+from motet_runtime.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Adapters: where they lie, what they are, whether they fit, and which are resident. Free of torch."""

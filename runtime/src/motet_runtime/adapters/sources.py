@@ -1,0 +1,87 @@
+"""From a source's URI to a local folder.
+
+`file:///path` is a path in this pod, `pvc://CLAIM/path` a path below the folder where the claim is mounted, and
+`http(s)://host/path` a folder whose files are fetched into scratch space.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from motet_api.identity import ADAPTER_FILES
+from motet_api.reasons import AdapterReason
+from motet_runtime.errors import AdapterError
+
+MAX_FILE_BYTES: Final = 8 * 2**30
+"""A fetched file larger than this is refused; the largest LoRA of a 70B base is well below."""
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=600, sock_connect=5, sock_read=30)
+_CHUNK: Final = 1 << 20
+
+
+def local_path(uri: str, claim_root: Path) -> Path:
+    """The folder that a `file://` or `pvc://` URI names.
+
+    Raises:
+        AdapterError: the claim is not mounted, or the scheme is another.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if parts.scheme == "pvc":
+        claim = claim_root / parts.netloc
+        if not claim.is_dir():
+            message = (
+                f"claim {parts.netloc!r} is not mounted: list it in the ModelDeployment's spec.adapters.claimNames"
+            )
+            raise AdapterError(AdapterReason.SOURCE_NOT_MOUNTED, message)
+        path = (claim / unquote(parts.path).lstrip("/")).resolve()
+        if not path.is_relative_to(claim.resolve()):
+            raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri} leads out of the claim")
+        return path
+    raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri}: the scheme must be file, pvc, http or https")
+
+
+@asynccontextmanager
+async def opened(uri: str, claim_root: Path) -> AsyncIterator[Path]:
+    """A local folder with the adapter's files, for as long as the context is open.
+
+    Raises:
+        AdapterError: the source is not mounted, not found, or could not be fetched.
+    """
+    if urlsplit(uri).scheme not in {"http", "https"}:
+        yield local_path(uri, claim_root)
+        return
+    with tempfile.TemporaryDirectory(prefix="motet-adapter-") as folder:
+        await _fetch(uri, Path(folder))
+        yield Path(folder)
+
+
+async def _fetch(uri: str, folder: Path) -> None:
+    try:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            for name in ADAPTER_FILES:
+                await _fetch_file(session, f"{uri.rstrip('/')}/{name}", folder / name)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        text = str(error) or type(error).__name__
+        raise AdapterError(AdapterReason.FETCH_FAILED, f"{uri} could not be fetched: {text}") from error
+
+
+async def _fetch_file(session: aiohttp.ClientSession, url: str, target: Path) -> None:
+    # A redirect could lead to an address that the user did not name, inside the cluster for instance.
+    async with session.get(url, allow_redirects=False) as answer:
+        if answer.status == 404:
+            raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{url} does not exist (404)")
+        if answer.status != 200:
+            raise AdapterError(AdapterReason.FETCH_FAILED, f"{url} answered {answer.status} {answer.reason}")
+        received = 0
+        with target.open("wb") as out:
+            async for chunk in answer.content.iter_chunked(_CHUNK):
+                received += len(chunk)
+                if received > MAX_FILE_BYTES:
+                    raise AdapterError(AdapterReason.FETCH_FAILED, f"{url} is larger than {MAX_FILE_BYTES} bytes")
+                out.write(chunk)
