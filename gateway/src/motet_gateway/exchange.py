@@ -1,0 +1,38 @@
+"""One request and its answer, as the layers around the routes see it: its id, what became of it, and when."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import Scope
+
+from motet_gateway.resolve import Route
+
+CLIENT_CLOSED: Final = 499
+"""Stands for "the client left" in metrics; never sent."""
+
+_KEY: Final = "motet.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled in on the way. `outcome` is the status for the metrics where it is not the one that was sent."""
+
+    request_id: str
+    body: bytes = field(default=b"", repr=False)
+    route: Route | None = None
+    status: int | None = None
+    outcome: int | None = None
+    first_byte_at: float | None = None
+
+
+def begin(scope: Scope, exchange: Exchange) -> None:
+    """Attach the exchange to the request."""
+    scope[_KEY] = exchange
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange of the request."""
+    found = scope[_KEY]
+    if not isinstance(found, Exchange):
+        raise TypeError("the exchange is attached by the outermost layer")
+    return found

@@ -1,0 +1,138 @@
+"""From names to versions, and the errors that say what there is."""
+
+import pytest
+
+from motet_api.errors import ErrorCode
+from motet_gateway.errors import RequestRefusedError, UnavailableError
+from motet_gateway.fleet import Fleet
+from motet_gateway.resolve import Asked, Route, resolve_adapter, resolve_model
+from motet_gateway.table import Table
+from tests.gateway.factories import adapter, fleet, model, pod, table, view
+
+TWO_VERSIONS = adapter(versions=("v1", "v2"), traffic={"v1": 90, "v2": 10})
+ONE_MODEL = table([model()], [TWO_VERSIONS, adapter("topic")])
+TEAMS = table(
+    [model(namespace="red"), model(namespace="blue"), model("other", namespace="blue")],
+    [
+        adapter(namespace="red"),
+        adapter(namespace="blue"),
+        adapter("topic", namespace="blue"),
+        adapter("other", namespace="blue", of="other"),
+    ],
+)
+EMPTY = Fleet()
+
+
+def lorax(
+    name: str, where: Table = ONE_MODEL, header: str | None = None, user: str = "u", state: Fleet = EMPTY
+) -> Route:
+    return resolve_adapter(Asked(name, header, user), where, state)
+
+
+def openai(
+    name: str, where: Table = ONE_MODEL, header: str | None = None, user: str = "u", state: Fleet = EMPTY
+) -> Route:
+    return resolve_model(Asked(name, header, user), where, state)
+
+
+def named(route: Route) -> tuple[str, str | None]:
+    """The model in full and the runtime id."""
+    return str(route.model.key), route.runtime_id
+
+
+@pytest.mark.parametrize("resolve", [lorax, openai])
+@pytest.mark.parametrize(
+    ("name", "header", "where", "found"),
+    [
+        ("", None, ONE_MODEL, ("default/tiny", None)),
+        ("__base_model__", None, ONE_MODEL, ("default/tiny", None)),
+        ("__base_model__", "red/tiny", TEAMS, ("red/tiny", None)),
+        ("", "other", TEAMS, ("blue/other", None)),
+        ("churn@v2", None, ONE_MODEL, ("default/tiny", "churn@v2")),
+        ("default/churn@v1", None, ONE_MODEL, ("default/tiny", "churn@v1")),
+        ("topic", None, ONE_MODEL, ("default/tiny", "topic@v1")),
+        ("topic", None, TEAMS, ("blue/tiny", "topic@v1")),
+        ("red/churn", None, TEAMS, ("red/tiny", "churn@v1")),
+        ("churn", "blue/tiny", TEAMS, ("blue/tiny", "churn@v1")),
+    ],
+)
+def test_names(resolve, name: str, header: str | None, where: Table, found: tuple[str, str | None]) -> None:  # type: ignore[no-untyped-def]
+    assert named(resolve(name, where, header)) == found
+
+
+def test_openai_takes_a_model_name_for_the_base() -> None:
+    assert named(openai("tiny")) == ("default/tiny", None)
+    assert named(openai("red/tiny", TEAMS)) == ("red/tiny", None)
+
+
+@pytest.mark.parametrize("resolve", [lorax, openai])
+@pytest.mark.parametrize(
+    ("name", "header", "where", "code", "said"),
+    [
+        ("chrun", None, ONE_MODEL, ErrorCode.ADAPTER_NOT_FOUND, ["chrun", "churn", "topic"]),
+        ("Not A Name", None, ONE_MODEL, ErrorCode.ADAPTER_NOT_FOUND, ["Not A Name", "churn"]),
+        ("other/churn", None, ONE_MODEL, ErrorCode.ADAPTER_NOT_FOUND, ["other/churn"]),
+        ("churn@v3", None, ONE_MODEL, ErrorCode.VERSION_NOT_FOUND, ["v3", "v1, v2"]),
+        ("tiny@v1", None, ONE_MODEL, ErrorCode.ADAPTER_NOT_FOUND, ["tiny@v1"]),
+        ("churn", None, TEAMS, ErrorCode.MODEL_AMBIGUOUS, ["blue/churn", "red/churn"]),
+        ("topic", "red/tiny", TEAMS, ErrorCode.ADAPTER_NOT_FOUND, ["topic", "red/tiny"]),
+        ("", None, TEAMS, ErrorCode.MODEL_AMBIGUOUS, ["blue/other", "blue/tiny", "red/tiny", "x-motet-model"]),
+        ("", "tiny", TEAMS, ErrorCode.MODEL_AMBIGUOUS, ["blue/tiny", "red/tiny"]),
+        ("", "huge", ONE_MODEL, ErrorCode.MODEL_NOT_FOUND, ["huge", "tiny"]),
+        ("", "not a name", ONE_MODEL, ErrorCode.MODEL_NOT_FOUND, ["not a name"]),
+        ("churn", None, table([]), ErrorCode.ADAPTER_NOT_FOUND, ["churn", "there are none"]),
+        ("", None, table([]), ErrorCode.MODEL_NOT_FOUND, []),
+        ("churn", None, table([], [adapter()]), ErrorCode.MODEL_NOT_FOUND, ["default/tiny"]),
+    ],
+)
+def test_refusals_say_what_there_is(  # type: ignore[no-untyped-def]
+    resolve, name: str, header: str | None, where: Table, code: ErrorCode, said: list[str]
+) -> None:
+    with pytest.raises(RequestRefusedError) as caught:
+        resolve(name, where, header)
+    assert caught.value.code == code
+    assert [part for part in said if part not in caught.value.message] == []
+
+
+def test_a_name_of_a_model_and_an_adapter_is_ambiguous_and_the_remedy_works() -> None:
+    with pytest.raises(RequestRefusedError) as caught:
+        openai("other", TEAMS)
+    assert caught.value.code == ErrorCode.MODEL_AMBIGUOUS
+    assert "blue/other@v1" in caught.value.message
+    assert named(openai("blue/other@v1", TEAMS)) == ("blue/other", "other@v1")
+    assert named(openai("__base_model__", TEAMS, header="blue/other")) == ("blue/other", None)
+    with pytest.raises(RequestRefusedError, match="red/tiny"):
+        openai("tiny", TEAMS)
+
+
+def test_of_many_names_only_near_ones_are_listed() -> None:
+    many = table([model()], [adapter(f"indicator-{number:03}") for number in range(500)] + [adapter("churn-risk")])
+    with pytest.raises(RequestRefusedError) as caught:
+        lorax("churn-rsik", many)
+    assert "churn-risk" in caught.value.message
+    assert "indicator" not in caught.value.message
+    with pytest.raises(RequestRefusedError) as caught:
+        lorax("zebra", many)
+    assert "did you mean" not in caught.value.message
+
+
+@pytest.mark.parametrize("traffic", [{}, {"v1": 0}, {"gone": 5}])
+def test_an_adapter_without_traffic_is_not_ready(traffic: dict[str, int]) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        lorax("churn", table([model()], [adapter(traffic=traffic)]))
+    assert caught.value.code == ErrorCode.ADAPTER_NOT_READY
+    assert caught.value.retry_after is not None
+
+
+def chosen(state: Fleet) -> dict[str, str | None]:
+    return {user: lorax("churn", user=user, state=state).version for user in map(str, range(200))}
+
+
+def test_a_version_that_no_pod_holds_is_left_out_while_another_is_held() -> None:
+    both = chosen(fleet({pod(): view("churn@v1", "churn@v2")}))
+    assert set(both.values()) == {"v1", "v2"}
+    one = chosen(fleet({pod(): view("churn@v2")}))
+    assert set(one.values()) == {"v2"}
+    assert chosen(EMPTY) == both, "with nothing known the weights decide, and the request waits"
+    spread = chosen(fleet({pod("a"): view("churn@v1"), pod("b"): view("churn@v2")}))
+    assert spread == both
