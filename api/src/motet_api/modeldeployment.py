@@ -81,7 +81,8 @@ class AutoscalingSpec(KubeModel):
             "x-kubernetes-validations": [
                 cel(
                     "self.minReplicas <= self.maxReplicas",
-                    "autoscaling.minReplicas must not exceed autoscaling.maxReplicas",
+                    "autoscaling.minReplicas must not exceed autoscaling.maxReplicas: lower the one or raise the other",
+                    ".minReplicas",
                 )
             ]
         }

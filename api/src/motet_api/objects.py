@@ -119,6 +119,7 @@ class AdapterSource(KubeModel):
     digest: Annotated[
         str | None,
         Field(
+            max_length=71,
             pattern=DIGEST_PATTERN,
             description="Content digest that the files must have, as `motet-runtime digest DIR` prints it.",
         ),
