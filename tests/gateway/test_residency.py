@@ -124,9 +124,8 @@ async def test_surprises_are_believed_and_asked_after_at_once() -> None:
         setting.routing.listen(lambda _table, fleet: seen.append(fleet.views.get(pod().key)))
         for number, surprise in enumerate(
             (
-                lambda: setting.poller.lost(pod().key),
+                lambda: setting.poller.doubt(pod().key),
                 lambda: setting.poller.draining(pod().key),
-                lambda: setting.poller.absent(pod().key, NAME),
             ),
             start=2,
         ):
@@ -134,12 +133,10 @@ async def test_surprises_are_believed_and_asked_after_at_once() -> None:
             await setting.until(
                 lambda number=number: setting.pods.polls == number and setting.view == view_of(report(NAME))
             )
-        lost, _, draining, _, absent, _ = seen
-        assert lost is None
+        doubted, _, draining, _ = seen
+        assert doubted is None
         assert draining is not None
         assert draining.draining
-        assert absent is not None
-        assert absent.resident == frozenset()
 
 
 async def test_a_pod_that_leaves_is_forgotten_and_one_that_moves_is_asked_anew() -> None:

@@ -20,7 +20,8 @@ from motet_gateway.bodies import BodyBudget
 from motet_gateway.demand import demand
 from motet_gateway.dispatch import Dispatcher
 from motet_gateway.edge import Edge
-from motet_gateway.errors import RequestRefusedError, UnavailableError
+from motet_gateway.errors import GatewayError, RequestRefusedError, UnavailableError
+from motet_gateway.exchange import exchange_of
 from motet_gateway.lorax_routes import LoraxRoutes
 from motet_gateway.metrics import Metrics
 from motet_gateway.openai_routes import OpenAIRoutes
@@ -59,7 +60,7 @@ def make_app(parts: Parts) -> ASGIApp:
             *OpenAIRoutes(parts.routing, parts.proxy).routes(),
             *own.routes(),
         ],
-        exception_handlers={HTTPException: _no_such_route},
+        exception_handlers={HTTPException: _no_such_route, GatewayError: _known_error, Exception: _fault},
     )
     # A path with a slash too many is a wrong path, not a redirect that a client would follow with a GET.
     app.router.redirect_slashes = False
@@ -103,6 +104,18 @@ class OwnRoutes:
             raise UnavailableError(ErrorCode.NO_READY_POD, "the routing table has not been read yet", 1)
         answer = demand(self._parts.routing.table, self._parts.dispatcher, self._parts.wall_clock())
         return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, GatewayError):
+        raise error
+    return error_answer(request.scope, error)
+
+
+async def _fault(request: Request, _error: Exception) -> Response:
+    request_id = exchange_of(request.scope).request_id
+    fault = GatewayError(ErrorCode.INTERNAL, f"a fault of the gateway; its log has the traceback under {request_id}")
+    return error_answer(request.scope, fault)
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The outermost layer of every request: its id, its body, its end when the client leaves, and errors as JSON.
+"""The outermost layer of every request: its id, its body, its end when the client leaves, and what is counted of it.
 
 A handler below runs as a task of its own that is cancelled when the client leaves, wherever it stands: in the queue, in
 a call to a pod, in the middle of a stream. So no code below looks for disconnects; it cleans up in `finally`.
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from motet_api.errors import ErrorCode
 from motet_api.names import REQUEST_ID_HEADER
 from motet_gateway.answers import error_answer
 from motet_gateway.bodies import BodyBudget
@@ -76,18 +75,11 @@ class Edge:
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:
             await self._app(scope, receive, send)
-        except GatewayError as error:
-            if exchange.status is not None:
-                raise
-            await error_answer(scope, error)(scope, receive, send)
         except Exception:
-            # The edge of the request: whatever it was, the caller gets JSON and the log the traceback.
+            # The edge of the request. The application has answered already, if there was still a way to.
             log.exception("request %s to %s failed", exchange.request_id, scope["path"])
             self._metrics.fault()
             exchange.outcome = 500
-            if exchange.status is None:
-                fault = GatewayError(ErrorCode.INTERNAL, f"a fault of the gateway; see its log, {exchange.request_id}")
-                await error_answer(scope, fault)(scope, receive, send)
 
 
 async def _finished_before_client_left(handler: asyncio.Task[None], receive: Receive) -> bool:

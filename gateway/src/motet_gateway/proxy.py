@@ -17,7 +17,6 @@ import aiohttp
 from starlette.types import Receive, Scope, Send
 
 from motet_api.errors import ErrorCode
-from motet_api.identity import AdapterId
 from motet_api.names import ADAPTER_HEADER, ADAPTER_VERSION_HEADER, REQUEST_ID_HEADER
 from motet_gateway.dispatch import RETRY_SECONDS, Dispatcher
 from motet_gateway.errors import GatewayError, UnavailableError, UpstreamError
@@ -39,14 +38,11 @@ _COPIED_BYTES: Final = 1 << 20
 class Surprises(Protocol):
     """Is told what a pod turned out to be when a request met it."""
 
-    def lost(self, pod: PodKey) -> None:
-        """It could not be reached."""
+    def doubt(self, pod: PodKey) -> None:
+        """It could not be reached, or does not hold what it was believed to hold."""
 
     def draining(self, pod: PodKey) -> None:
         """It is draining."""
-
-    def absent(self, pod: PodKey, adapter: AdapterId) -> None:
-        """It does not hold the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +154,7 @@ class Proxy:
         return None
 
     def _lost(self, pod: Pod, error: Exception) -> NotTaken:
-        self._surprises.lost(pod.key)
+        self._surprises.doubt(pod.key)
         return NotTaken("lost", UpstreamError(f"pod {pod.key.name} could not be reached: {error}"))
 
     def _refusal(self, call: Call, pod: Pod, code: ErrorCode | None) -> NotTaken | None:
@@ -170,7 +166,7 @@ class Proxy:
         # The version exists, or it would not have been resolved: to the pod it may be unknown, to us it is only absent.
         absent = {ErrorCode.ADAPTER_NOT_READY, ErrorCode.ADAPTER_NOT_FOUND, ErrorCode.VERSION_NOT_FOUND}
         if adapter is not None and code in absent:
-            self._surprises.absent(pod.key, adapter)
+            self._surprises.doubt(pod.key)
             message = f"pod {pod.key.name} does not hold {adapter}"
             return NotTaken("absent", _unavailable(ErrorCode.ADAPTER_NOT_READY, message))
         return None

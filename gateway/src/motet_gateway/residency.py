@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from motet_api.identity import AdapterId
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport
 from motet_gateway.fleet import Fleet, PodView
@@ -86,8 +85,8 @@ class ResidencyPoller:
                 task = asyncio.create_task(self._poll(pod, wake), name=f"residency {key.namespace}/{key.name}")
                 self._followed[key] = _Followed(pod, wake, task)
 
-    def lost(self, pod: PodKey) -> None:
-        """A request could not reach the pod: what it holds is unknown until it answers a poll."""
+    def doubt(self, pod: PodKey) -> None:
+        """A request met something else than what the pod last said: it is unknown until it answers the next poll."""
         self._routing.set_view(pod, None)
         self._poke(pod)
 
@@ -95,12 +94,6 @@ class ResidencyPoller:
         """The pod refused a request because it is draining."""
         if (view := self._routing.fleet.views.get(pod)) is not None:
             self._routing.set_view(pod, dataclasses.replace(view, draining=True))
-        self._poke(pod)
-
-    def absent(self, pod: PodKey, adapter: AdapterId) -> None:
-        """The pod refused a request because it does not hold the version."""
-        if (view := self._routing.fleet.views.get(pod)) is not None:
-            self._routing.set_view(pod, dataclasses.replace(view, resident=view.resident - {adapter}))
         self._poke(pod)
 
     async def close(self) -> None:
