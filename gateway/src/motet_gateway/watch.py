@@ -30,6 +30,8 @@ WATCH_SECONDS: Final = 60
 hide changes."""
 GATHER_SECONDS: Final = 0.05
 """Events that come together (a rollout touches every slice) make one new table."""
+RESUME_SECONDS: Final = 0.1
+"""Between two watches, so that a server which ends each at once is not asked thousands of times a second."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
@@ -185,8 +187,10 @@ class KubernetesSource:
                     version = obj["metadata"]["resourceVersion"]
                     self._take(resource, kind, obj)
                 pause = FIRST_PAUSE_SECONDS
+                await self._sleep(RESUME_SECONDS)
             except GoneError:
                 version = None
+                await self._sleep(RESUME_SECONDS)
             except (ApiServerError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 self._on_failure()
                 log.warning("cannot read %s, the last table stays in use: %s", resource.path(), error or repr(error))
