@@ -9,9 +9,21 @@ GATEWAY_RULES = {
     ("motet.dev", "loraadapters"): {"list", "watch"},
     ("discovery.k8s.io", "endpointslices"): {"list", "watch"},
 }
-METRICS_API_RULES = {("discovery.k8s.io", "endpointslices"): {"list", "watch"}}
+METRICS_API_RULES = {("discovery.k8s.io", "endpointslices"): {"list"}}
 METRICS_READER_RULES = {("custom.metrics.k8s.io", "modeldeployments.motet.dev/motet_queue_depth"): {"get"}}
-OPERATOR_RULES: dict[tuple[str, str], set[str]] = {}
+APPLIED = {"get", "list", "watch", "create", "patch"}
+OPERATOR_RULES = {
+    ("motet.dev", "modeldeployments"): {"list", "watch"},
+    ("motet.dev", "loraadapters"): {"list", "watch"},
+    ("motet.dev", "modeldeployments/status"): {"patch"},
+    ("motet.dev", "loraadapters/status"): {"patch"},
+    ("apps", "deployments"): APPLIED,
+    ("", "services"): APPLIED,
+    ("", "serviceaccounts"): APPLIED,
+    ("autoscaling", "horizontalpodautoscalers"): APPLIED | {"delete"},
+    ("", "pods"): {"list", "watch"},
+    ("events.k8s.io", "events"): {"create"},
+}
 
 
 def rules(role: Manifest) -> dict[tuple[str, str], set[str]]:
@@ -88,6 +100,16 @@ def test_pods_meet_the_restricted_standard() -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+
+
+def test_probes_ask_different_questions() -> None:
+    for container in containers(render()).values():
+        live, ready = container["livenessProbe"]["httpGet"], container["readinessProbe"]["httpGet"]
+        assert (live["path"], ready["path"]) == ("/livez", "/readyz")
+        # A slow start is not a hang: liveness counts from the first success of the start-up probe on.
+        start = container["startupProbe"]
+        assert start["periodSeconds"] * start["failureThreshold"] >= 60
+        assert {live["port"], ready["port"]} <= {port["name"] for port in container["ports"]}
 
 
 def test_every_container_says_what_it_needs() -> None:

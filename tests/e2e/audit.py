@@ -29,6 +29,11 @@ class Call:
     at: datetime
 
     @property
+    def verbs(self) -> set[str]:
+        """The rights it took: an apply that made a new object is authorised as a create as well."""
+        return {self.verb, "create"} if self.verb == "patch" and self.status == 201 else {self.verb}
+
+    @property
     def writes(self) -> bool:
         """Whether the request changes something that is stored."""
         return self.verb in WRITES and self.group not in UNSTORED

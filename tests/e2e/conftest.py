@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo_lib.installation import Installation
+from demo_lib.installation import NAMESPACE, Installation
 from localkube_lib.cluster import Cluster
 from localkube_lib.components import Settings
 from tests.e2e.material import make_material
@@ -15,6 +15,8 @@ from tests.e2e.objects import volume
 from tests.e2e.world import World
 
 CLUSTER = "e2e"
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+"""The API server refuses a pod that asks for more than the restricted standard allows, ours included."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +31,8 @@ def installation() -> Iterator[Installation]:
     cluster.down()
     cluster.up(Settings(hpa_sync_period="2s", audit=True))
     installation = Installation(cluster)
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    cluster.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
     installation.install(installation.load_images())
     yield installation
     cluster.down()
@@ -56,6 +60,7 @@ def world(
     """A namespace of the module's own, with the claim; gone afterwards with all that is in it."""
     namespace = "e2e-" + re.sub(r"[^a-z0-9]", "-", Path(request.module.__file__).stem.removeprefix("test_"))
     installation.cluster.kubectl("create", "namespace", namespace)
+    installation.cluster.kubectl("label", "namespace", namespace, RESTRICTED)
     world = World(installation, namespace, material, gateway_url)
     world.apply(*volume(namespace, material))
     yield world
