@@ -1,6 +1,6 @@
 """What can go wrong in the runtime, split by who has to act.
 
-RuntimeFault
+MotetRuntimeError
 ├── RequestError      the caller's request cannot be served; carries a wire code
 ├── AdapterError      an adapter cannot be loaded; carries a reason for the operator
 └── ModelError        the base model cannot be served at all; the process ends
@@ -10,11 +10,11 @@ from motet_api.errors import ErrorCode
 from motet_api.reasons import AdapterReason
 
 
-class RuntimeFault(Exception):
+class MotetRuntimeError(Exception):
     """Base of this package's errors."""
 
 
-class RequestError(RuntimeFault):
+class RequestError(MotetRuntimeError):
     """A request that cannot be served. `param` names the field at fault."""
 
     def __init__(self, code: ErrorCode, message: str, param: str | None = None) -> None:
@@ -24,7 +24,7 @@ class RequestError(RuntimeFault):
         self.param = param
 
 
-class AdapterError(RuntimeFault):
+class AdapterError(MotetRuntimeError):
     """An adapter that cannot be loaded."""
 
     def __init__(self, reason: AdapterReason, message: str) -> None:
@@ -33,5 +33,5 @@ class AdapterError(RuntimeFault):
         self.message = message
 
 
-class ModelError(RuntimeFault):
+class ModelError(MotetRuntimeError):
     """A base model that cannot be served."""

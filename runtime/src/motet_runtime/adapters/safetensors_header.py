@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from motet_api.reasons import AdapterReason
 from motet_runtime.errors import AdapterError
@@ -54,11 +54,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _tensor(name: str, entry: dict[str, object]) -> TensorInfo:
-    dtype, shape, (begin, end) = str(entry["dtype"]), entry["shape"], entry["data_offsets"]  # type: ignore[misc]
+def _tensor(name: str, entry: dict[str, Any]) -> TensorInfo:
+    dtype = entry["dtype"]
+    shape = tuple(int(extent) for extent in entry["shape"])
+    begin, end = entry["data_offsets"]
     if dtype not in _DTYPE_BYTES:
         raise ValueError(f"{name} has dtype {dtype}; floating point is needed")
-    shape = tuple(int(extent) for extent in shape)  # type: ignore[attr-defined]
     nbytes = math.prod(shape) * _DTYPE_BYTES[dtype]
     if min(shape, default=1) < 0 or end - begin != nbytes:
         raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - begin} bytes")

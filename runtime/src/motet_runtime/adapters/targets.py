@@ -86,10 +86,7 @@ def _targeted(config: LoraConfig, name: str) -> bool:
     """PEFT's rules: a string is a regular expression for the whole name, a list names the end of it."""
     if config.exclude_modules is not None and _names_match(config.exclude_modules, name):
         return False
-    if config.target_modules == "all-linear":
-        matched = True
-    else:
-        matched = _names_match(config.target_modules, name)
+    matched = config.target_modules == "all-linear" or _names_match(config.target_modules, name)
     if matched and config.layers is not None:
         index = _layer_index(config, name)
         return index is not None and index in config.layers

@@ -1,6 +1,7 @@
 """Low-rank products on a packed batch: each adapter's tokens lie side by side, so each gets two matrix products.
 
-`y[span] += (x[span] @ A.T) @ (scale * B).T` with A (rank, in) and B (out, rank). Tokens without an adapter are not touched.
+`y[span] += (x[span] @ A.T) @ (scale * B).T` with A (rank, in) and B (out, rank). Tokens without an adapter are not
+touched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -36,6 +36,11 @@ class ModelRunner:
         self._caches: dict[int, KvCache] = {}
 
     @property
+    def config(self) -> Any:
+        """The base's configuration, as transformers has it."""
+        return self._model.config
+
+    @property
     def max_positions(self) -> int:
         """Most tokens that the model's positions allow."""
         return int(self._model.config.max_position_embeddings)
@@ -54,7 +59,8 @@ class ModelRunner:
     def logits(self, plan: Plan) -> tuple[list[tuple[Chunk, int]], torch.Tensor]:
         """Logits (rows, vocabulary) where they are wanted: for each row its chunk and the position it predicts from.
 
-        Wanted are the last token of a chunk that samples, and every token of a prompt whose log-probabilities were asked.
+        Wanted are the last token of a chunk that samples, and every token of a prompt whose log-probabilities were
+        asked for.
         """
         ids: list[int] = []
         positions: list[int] = []

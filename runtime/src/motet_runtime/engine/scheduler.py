@@ -1,8 +1,8 @@
 """Which tokens of which sequences the next step computes.
 
 Invariant: a step never holds more than `max_step_tokens` tokens nor more than `max_batch_size` sequences; a sequence in
-decode gets its one token before any prompt gets a chunk, so a long prompt never makes a running answer wait more than one
-chunk; sequences are admitted in order of arrival. Imports no torch.
+decode gets its one token before any prompt gets a chunk, so a long prompt never makes a running answer wait more than
+one chunk; sequences are admitted in order of arrival. Imports no torch.
 """
 
 from collections import deque

@@ -1,0 +1,1 @@
+"""The HTTP API: LoRAX and OpenAI routes on the serving port, the operator's and the kubelet's on the admin port."""

@@ -1,0 +1,234 @@
+"""The LoRAX routes, so that `lorax-client` works unmodified."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from motet_api.identity import AdapterId
+from motet_runtime.engine.sequence import FinishReason
+from motet_runtime.errors import RequestError
+from motet_runtime.generation import Generation, GenerationRequest, TokenEvent
+from motet_runtime.http.answers import Json, error_body, parse_body, to_json
+from motet_runtime.http.headers import served_by
+from motet_runtime.http.lorax_bodies import LoraxRequest, TokenizeRequest, check, is_sampling, to_generation
+from motet_runtime.http.streaming import EventStream
+from motet_runtime.http.watching import unless_client_leaves
+from motet_runtime.service import Service
+
+
+class LoraxRoutes:
+    """`/`, `/generate`, `/generate_stream`, `/invocations`, `/info`, `/health`, `/ping`, `/tokenize`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """For the serving port."""
+        return [
+            Route("/", self.health, methods=["GET"]),
+            Route("/", self.compat_generate, methods=["POST"]),
+            Route("/invocations", self.compat_generate, methods=["POST"]),
+            Route("/generate", self.generate, methods=["POST"]),
+            Route("/generate_stream", self.generate_stream, methods=["POST"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/ping", self.health, methods=["GET"]),
+            Route("/info", self.info, methods=["GET"]),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+        ]
+
+    async def health(self, _: Request) -> Response:
+        """Whether the base is loaded: 200 without a body, or 503."""
+        return Response(headers={"x-model-device": self._service.base.device})
+
+    async def compat_generate(self, request: Request) -> Response:
+        """One answer in a list, or a stream, as the body says."""
+        body = await parse_body(request, LoraxRequest)
+        if body.stream:
+            return self._stream(request, body)
+        answer, headers = await self._generate(request, body)
+        return Json([answer], headers=headers)
+
+    async def generate(self, request: Request) -> Response:
+        """One answer."""
+        answer, headers = await self._generate(request, await parse_body(request, LoraxRequest))
+        return Json(answer, headers=headers)
+
+    async def generate_stream(self, request: Request) -> Response:
+        """Server-sent events."""
+        return self._stream(request, await parse_body(request, LoraxRequest))
+
+    async def info(self, _: Request) -> Response:
+        """What is served, in LoRAX's fields; only those that are true of this engine."""
+        base, settings = self._service.base, self._service.settings
+        return Json(
+            {
+                "model_id": settings.model_name,
+                "model_sha": None,
+                "model_dtype": base.dtype,
+                "model_device_type": base.device,
+                "model_pipeline_tag": "text-generation",
+                "max_concurrent_requests": settings.max_batch_size,
+                "max_best_of": 2,
+                "max_stop_sequences": 4,
+                "max_input_length": base.max_model_len - 1,
+                "max_total_tokens": base.max_model_len,
+                "eager_prefill": False,
+                "version": "motet",
+            }
+        )
+
+    async def tokenize(self, request: Request) -> Response:
+        """Tokens with their place in the text, in characters."""
+        body = await parse_body(request, TokenizeRequest)
+        tokenizer = self._service.base.generator.tokenizer
+        encoded = tokenizer(body.inputs, add_special_tokens=body.add_special_tokens, return_offsets_mapping=True)
+        rows = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return Json(
+            [{"id": token, "text": body.inputs[begin:end], "start": begin, "end": end} for token, (begin, end) in rows]
+        )
+
+    def _prepare(self, body: LoraxRequest, stream: bool) -> tuple[GenerationRequest, AdapterId | None]:
+        base = self._service.base
+        check(body, stream)
+        adapter = self._service.resolve(body.parameters.adapter_id)
+        return to_generation(body, base.generator.encode(body.inputs), adapter, base.max_model_len), adapter
+
+    async def _generate(self, request: Request, body: LoraxRequest) -> tuple[dict[str, Any], dict[str, str]]:
+        generator = self._service.base.generator
+        started = time.monotonic()
+        with self._service.lifecycle.request():
+            wanted, adapter = self._prepare(body, stream=False)
+            candidates = [
+                replace(wanted, params=replace(wanted.params, seed=wanted.params.seed ^ n))
+                for n in range(best_of(body))
+            ]
+            with self._service.residency.use(adapter):
+                work = asyncio.gather(*(generator.generate(candidate) for candidate in candidates))
+                answers = await unless_client_leaves(request, _awaited(work))
+        ranked = sorted(zip(candidates, answers, strict=True), key=lambda pair: -_mean_logprob(pair[1]))
+        self._count(adapter, wanted, sum(len(answer.tokens) for answer in answers))
+        answer = self._answer(body, ranked)
+        tokens = len(ranked[0][1].tokens)
+        milliseconds = round(1000 * (time.monotonic() - started))
+        headers = served_by(self._service.settings, adapter) | {
+            "x-compute-characters": str(len(body.inputs)),
+            "x-total-time": str(milliseconds),
+            "x-prompt-tokens": str(len(wanted.prompt)),
+            "x-generated-tokens": str(tokens),
+            "x-total-tokens": str(len(wanted.prompt) + tokens),
+        }
+        return answer, headers
+
+    def _stream(self, request: Request, body: LoraxRequest) -> Response:
+        wanted, adapter = self._prepare(body, stream=True)
+
+        async def events() -> AsyncIterator[str]:
+            count, text = 0, ""
+            try:
+                async with aclosing(self._service.base.generator.stream(wanted)) as stream:
+                    async for event in stream:
+                        count, text = count + 1, text + event.piece
+                        yield f"data:{to_json(self._event(body, wanted, event, text, count))}\n\n"
+                        if await request.is_disconnected():
+                            return
+            except RequestError as error:
+                yield f"data:{to_json(error_body('/', error)[1])}\n\n"
+            finally:
+                self._count(adapter, wanted, count)
+
+        return EventStream(self._service, adapter, events())
+
+    def _event(
+        self, body: LoraxRequest, wanted: GenerationRequest, event: TokenEvent, text: str, count: int
+    ) -> dict[str, Any]:
+        final = event.finish is not None
+        stop = event.text if event.finish is FinishReason.STOP else ""
+        details = {
+            "finish_reason": event.finish,
+            "prompt_tokens": len(wanted.prompt),
+            "generated_tokens": count,
+            "skipped_tokens": 0,
+            "seed": wanted.params.seed if wanted.params.sample else None,
+        }
+        full = (body.inputs if body.parameters.return_full_text else "") + text + (stop if final else "")
+        return {
+            "token": _token(event),
+            "generated_text": full if final else None,
+            "details": details if final and body.parameters.details else None,
+        }
+
+    def _answer(self, body: LoraxRequest, ranked: list[tuple[GenerationRequest, Generation]]) -> dict[str, Any]:
+        p = body.parameters
+        prefix = body.inputs if p.return_full_text else ""
+        best = ranked[0][1]
+        answer: dict[str, Any] = {"generated_text": prefix + best.text + best.stop_text}
+        if p.details or p.decoder_input_details:
+            answer["details"] = {"prompt_tokens": len(ranked[0][0].prompt), "skipped_tokens": 0} | self._details(
+                *ranked[0]
+            )
+            if len(ranked) > 1:
+                answer["details"]["best_of_sequences"] = [
+                    {"generated_text": prefix + other.text + other.stop_text} | self._details(wanted, other)
+                    for wanted, other in ranked[1:]
+                ]
+        return answer
+
+    def _details(self, wanted: GenerationRequest, generation: Generation) -> dict[str, Any]:
+        decode = self._service.base.generator.tokenizer.decode
+        logprobs = [None, *generation.prompt_logprobs]
+        prefill = [
+            {"id": token, "text": decode([token]), "logprob": logprob}
+            for token, logprob in zip(wanted.prompt, logprobs, strict=False)
+        ]
+        return {
+            "finish_reason": generation.finish,
+            "generated_tokens": len(generation.tokens),
+            "seed": wanted.params.seed if wanted.params.sample else None,
+            "prefill": prefill if wanted.params.prompt_logprobs else [],
+            "tokens": [self._token_with_alternatives(event) for event in generation.tokens],
+        }
+
+    def _token_with_alternatives(self, event: TokenEvent) -> dict[str, Any]:
+        token = _token(event)
+        if event.token.alternatives:
+            decode = self._service.base.generator.tokenizer.decode
+            token["alternative_tokens"] = [
+                {"id": other, "text": decode([other]), "logprob": logprob}
+                for other, logprob in event.token.alternatives
+            ]
+        return token
+
+    def _count(self, adapter: AdapterId | None, wanted: GenerationRequest, generated: int) -> None:
+        metrics = self._service.metrics
+        metrics.prompt_tokens.labels(adapter or "").inc(len(wanted.prompt))
+        metrics.generated_tokens.labels(adapter or "").inc(generated)
+
+
+def best_of(body: LoraxRequest) -> int:
+    """How many answers to choose from."""
+    return body.parameters.best_of if body.parameters.best_of and is_sampling(body.parameters) else 1
+
+
+async def _awaited(work: "asyncio.Future[list[Generation]]") -> list[Generation]:
+    return await work
+
+
+def _mean_logprob(generation: Generation) -> float:
+    return sum(event.token.logprob for event in generation.tokens) / max(1, len(generation.tokens))
+
+
+def _token(event: TokenEvent) -> dict[str, Any]:
+    return {
+        "id": event.token.id,
+        "text": event.text,
+        "logprob": event.token.logprob,
+        "special": event.special,
+        "skipped": False,
+    }

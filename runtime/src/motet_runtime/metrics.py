@@ -1,0 +1,67 @@
+"""The runtime's metrics: names and labels in one place, on an injected registry."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from motet_api.identity import AdapterId
+
+_STEP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class RuntimeMetrics:
+    """All metrics of one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "motet_runtime_requests", "Requests by route and HTTP status.", ["route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "motet_runtime_request_seconds",
+            "Seconds from request to the end of the answer.",
+            ["route"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "motet_runtime_prompt_tokens",
+            "Prompt tokens, by adapter version (empty: the base).",
+            ["adapter"],
+            registry=registry,
+        )
+        self.generated_tokens = Counter(
+            "motet_runtime_generated_tokens", "Generated tokens, by adapter version.", ["adapter"], registry=registry
+        )
+        self.step_seconds = Histogram(
+            "motet_runtime_step_seconds", "Seconds of one engine step.", buckets=_STEP_BUCKETS, registry=registry
+        )
+        self.step_tokens = Counter("motet_runtime_step_tokens", "Tokens computed, prompts included.", registry=registry)
+        self.adapter_load_seconds = Histogram(
+            "motet_runtime_adapter_load_seconds",
+            "Seconds to fetch, verify and install an adapter.",
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.adapter_load_failures = Counter(
+            "motet_runtime_adapter_load_failures", "Adapters that could not be loaded.", ["reason"], registry=registry
+        )
+        self.adapters_resident = Gauge("motet_runtime_adapters_resident", "Adapters that serve.", registry=registry)
+        self.startup_seconds = Gauge(
+            "motet_runtime_startup_seconds",
+            "Seconds from process start to the end of a stage.",
+            ["stage"],
+            registry=registry,
+        )
+        # vLLM's names, so that what routes or scales by them can do so here too.
+        self.running = Gauge("vllm:num_requests_running", "Requests in the batch.", registry=registry)
+        self.waiting = Gauge("vllm:num_requests_waiting", "Requests that wait for a place in it.", registry=registry)
+
+    def forget_adapters(self, resident: Iterable[AdapterId]) -> None:
+        """Drop the series of adapters that are gone, so that versions do not pile up."""
+        keep = {"", *resident}
+        for counter in (self.prompt_tokens, self.generated_tokens):
+            for metric in counter.collect():
+                for adapter in {sample.labels["adapter"] for sample in metric.samples} - keep:
+                    counter.remove(adapter)
