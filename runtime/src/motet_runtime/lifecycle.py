@@ -55,7 +55,7 @@ class Lifecycle:
         self.draining = True
 
     async def drain(self, grace: float, limit: float) -> bool:
-        """Serve for `grace` seconds more, then refuse and wait up to `limit` for those in flight; returns whether all ended."""
+        """Serve for `grace` seconds more, refuse, wait up to `limit` for those in flight; returns whether all ended."""
         self.start_draining()
         await self._sleep(grace)
         self._refusing = True
