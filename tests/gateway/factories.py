@@ -42,6 +42,7 @@ def view(
     fresh: bool = True,
 ) -> PodView:
     return PodView(
+        model="tiny",
         resident=frozenset(AdapterId(name) for name in resident),
         loading=frozenset(AdapterId(name) for name in loading),
         failed={AdapterId(name): why for name, why in (failed or {}).items()},

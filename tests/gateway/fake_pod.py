@@ -122,7 +122,7 @@ def asked(body: dict[str, Any]) -> str:
 
 def version_headers(body: dict[str, Any]) -> dict[str, str]:
     """What a pod says of the version that answered."""
-    if asked(body) in {"", BASE_MODEL_ALIAS}:
+    if asked(body) in {"", "tiny", BASE_MODEL_ALIAS}:
         return {}
     name, _, version = asked(body).partition("@")
     return {ADAPTER_HEADER: name, ADAPTER_VERSION_HEADER: version}

@@ -3,11 +3,15 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from motet_api.errors import ErrorCode
@@ -19,13 +23,24 @@ from motet_api.names import (
     REQUEST_ID_HEADER,
 )
 from tests.gateway.fake_pod import FakePod, event
-from tests.gateway.front_door import front_door, until
+from tests.gateway.front_door import FrontDoor, front_door, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BOTH = {"churn@v1", "churn@v2"}
+Opening = Callable[..., AbstractAsyncContextManager[FrontDoor]]
 
 
-async def test_routes_names_and_headers(tmp_path: Path) -> None:
-    async with front_door(tmp_path, FakePod("a", BOTH)) as door:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def opening() -> AsyncIterator[Opening]:
+    """Opens gateways; at the end all of them have stopped without an error."""
+    endings: list[asyncio.Task[None]] = []
+    yield partial(front_door, endings=endings)
+    await asyncio.gather(*endings)
+
+
+async def test_routes_names_and_headers(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", BOTH)) as door:
         status, body, headers = await door.complete("churn@v2", x_request_id="my-id")
         assert (status, body) == (200, {"pod": "a", "asked": "churn@v2"})
         said = (MODEL_HEADER, ADAPTER_HEADER, ADAPTER_VERSION_HEADER, POD_HEADER, REQUEST_ID_HEADER)
@@ -33,7 +48,7 @@ async def test_routes_names_and_headers(tmp_path: Path) -> None:
         assert door.pods[0].headers[-1][REQUEST_ID_HEADER] == "my-id"
 
         status, body, headers = await door.complete("tiny", authorization="Bearer secret", x_request_id="x" * 200)
-        assert (status, body["asked"]) == (200, "__base_model__")
+        assert (status, body["asked"]) == (200, "tiny"), "by the name that the pod gives it, which answers repeat"
         assert ADAPTER_VERSION_HEADER not in headers
         assert len(headers[REQUEST_ID_HEADER]) == 32
         assert "authorization" not in door.pods[0].headers[-1], "credentials are not the pods' business"
@@ -49,13 +64,13 @@ async def test_routes_names_and_headers(tmp_path: Path) -> None:
         assert (await door.get("/info"))[0] == 200
         assert (await door.post("/tokenize", {"inputs": "x"}))[0] == 200
         assert door.pods[0].bodies[-1] == {"inputs": "x"}
-        assert await door.get("/health") == (200, "")
+        assert await door.get("//health") == await door.get("/health") == (200, "")
         assert await door.get("/") == (200, "")
         assert await door.counts() == (0, 0)
 
 
-async def test_the_split_is_sticky_and_has_the_shares(tmp_path: Path) -> None:
-    async with front_door(tmp_path, FakePod("a", BOTH, batch=64)) as door:
+async def test_the_split_is_sticky_and_has_the_shares(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", BOTH, batch=64)) as door:
 
         async def version(user: str, by_field: bool = False) -> str:
             body = {"model": "churn", "prompt": "x"} | ({"user": user} if by_field else {})
@@ -85,14 +100,14 @@ async def test_the_split_is_sticky_and_has_the_shares(tmp_path: Path) -> None:
     ],
 )
 async def test_errors_have_the_shape_of_the_api(
-    tmp_path: Path, name: str, status: int, code: ErrorCode, said: str
+    opening: Opening, tmp_path: Path, name: str, status: int, code: ErrorCode, said: str
 ) -> None:
     adapters = [
         {"name": "churn", "model": "tiny", "versions": ["v1", "v2"], "traffic": [{"version": "v1", "weight": 1}]},
         {"name": "fresh", "model": "tiny", "versions": ["v1"]},
         {"name": "untouched", "model": "tiny", "versions": ["v1"], "traffic": [{"version": "v1", "weight": 0}]},
     ]
-    async with front_door(tmp_path, FakePod("a", BOTH), adapters=adapters) as door:
+    async with opening(tmp_path, FakePod("a", BOTH), adapters=adapters) as door:
         openai = await door.complete(name)
         lorax = await door.post("/generate", {"inputs": "x", "parameters": {"adapter_id": name}})
         assert (openai[0], openai[1]["error"]["code"]) == (status, code)
@@ -104,8 +119,8 @@ async def test_errors_have_the_shape_of_the_api(
         assert door.pods[0].bodies == [], "nothing was asked of the base in its place"
 
 
-async def test_wrong_requests_are_json_errors(tmp_path: Path) -> None:
-    async with front_door(tmp_path, FakePod("a", BOTH), flags=["--max-body-bytes", "1000"]) as door:
+async def test_wrong_requests_are_json_errors(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", BOTH), flags=["--max-body-bytes", "1000"]) as door:
         large = {"model": "tiny", "prompt": "x" * 1000}
         merged = {"inputs": "x", "parameters": {"merged_adapters": {"ids": ["churn", "churn"], "weights": [1, 1]}}}
         found = [
@@ -125,10 +140,10 @@ async def test_wrong_requests_are_json_errors(tmp_path: Path) -> None:
         assert door.pods[0].bodies == []
 
 
-async def test_a_stream_arrives_piece_by_piece(tmp_path: Path) -> None:
+async def test_a_stream_arrives_piece_by_piece(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH)
     pod.behave = pod.stream
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         body = {"model": "churn@v1", "prompt": "x", "stream": True}
         async with door.client.post(door.url + "/v1/completions", json=body) as answer:
             assert answer.headers["content-type"] == "text/event-stream"
@@ -141,10 +156,12 @@ async def test_a_stream_arrives_piece_by_piece(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_client_that_leaves_ends_the_request_at_the_pod(tmp_path: Path, streaming: bool) -> None:
+async def test_a_client_that_leaves_ends_the_request_at_the_pod(
+    opening: Opening, tmp_path: Path, streaming: bool
+) -> None:
     pod = FakePod("a", BOTH)
     pod.behave = pod.stream if streaming else pod.hold
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         async with aiohttp.ClientSession() as leaving:
             request = asyncio.create_task(leaving.post(door.url + "/v1/completions", json={"model": "churn@v1"}))
             await door.until_counts(0, 1)
@@ -164,10 +181,10 @@ async def test_a_client_that_leaves_ends_the_request_at_the_pod(tmp_path: Path, 
         assert 'adapter="churn",code="499"' in metrics
 
 
-async def test_a_client_that_leaves_the_queue_is_gone(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_the_queue_is_gone(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH, batch=1)
     pod.behave = pod.hold
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         first = asyncio.create_task(door.complete("churn@v1"))
         await door.until_counts(0, 1)
         second = asyncio.create_task(door.complete("churn@v1"))
@@ -179,10 +196,10 @@ async def test_a_client_that_leaves_the_queue_is_gone(tmp_path: Path) -> None:
         assert len(pod.bodies) == 1
 
 
-async def test_the_queue_is_bounded_in_length_and_time(tmp_path: Path) -> None:
+async def test_the_queue_is_bounded_in_length_and_time(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH, batch=1)
     pod.behave = pod.hold
-    async with front_door(tmp_path, pod, queue={"maxRequests": 1, "maxWaitSeconds": 1}) as door:
+    async with opening(tmp_path, pod, queue={"maxRequests": 1, "maxWaitSeconds": 1}) as door:
         running = asyncio.create_task(door.complete("churn@v1"))
         await door.until_counts(0, 1)
         waiting = asyncio.create_task(door.complete("churn@v1"))
@@ -208,31 +225,39 @@ def absent(pod: FakePod) -> Any:
     return pod.refuse(ErrorCode.ADAPTER_NOT_FOUND)
 
 
-@pytest.mark.parametrize(("first", "cause"), [(crash, "lost"), (draining, "draining"), (absent, "absent")])
-async def test_another_pod_is_asked_before_the_first_byte(tmp_path: Path, first: Any, cause: str) -> None:
+def loading(pod: FakePod) -> Any:
+    return pod.refuse(ErrorCode.NO_READY_POD)
+
+
+@pytest.mark.parametrize(
+    ("first", "cause"), [(crash, "lost"), (draining, "draining"), (absent, "absent"), (loading, "loading")]
+)
+async def test_another_pod_is_asked_before_the_first_byte(
+    opening: Opening, tmp_path: Path, first: Any, cause: str
+) -> None:
     one, two = FakePod("a", BOTH), FakePod("b", BOTH)
     one.behave = first(one)
-    async with front_door(tmp_path, one, two) as door:
+    async with opening(tmp_path, one, two) as door:
         status, body, headers = await door.complete("churn@v1")
         assert (status, body["pod"], headers[POD_HEADER]) == (200, "b", "b")
         assert (len(one.bodies), len(two.bodies)) == (1, 1)
         assert f'motet_gateway_retries_total{{cause="{cause}",model="tiny"' in (await door.get("/metrics"))[1]
 
 
-async def test_a_pod_that_always_refuses_is_not_asked_for_ever(tmp_path: Path) -> None:
+async def test_a_pod_that_always_refuses_is_not_asked_for_ever(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH)
     pod.behave = pod.refuse(ErrorCode.DRAINING)
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         status, body, _ = await door.complete("churn@v1")
         assert (status, body["error"]["code"]) == (503, ErrorCode.NO_READY_POD)
         assert len(pod.bodies) == 4
 
 
-async def test_nothing_is_asked_twice_after_the_first_byte(tmp_path: Path) -> None:
+async def test_nothing_is_asked_twice_after_the_first_byte(opening: Opening, tmp_path: Path) -> None:
     one, two = FakePod("a", BOTH), FakePod("b", BOTH)
     for pod in (one, two):
         pod.behave = pod.break_off
-    async with front_door(tmp_path, one, two) as door:
+    async with opening(tmp_path, one, two) as door:
         body = {"model": "churn@v1", "prompt": "x", "stream": True}
         async with door.client.post(door.url + "/v1/completions", json=body) as answer:
             assert event(await answer.content.readline()) == {"n": 1}
@@ -244,7 +269,7 @@ async def test_nothing_is_asked_twice_after_the_first_byte(tmp_path: Path) -> No
         assert 'code="502"' in (await door.get("/metrics"))[1]
 
 
-async def test_an_answer_that_is_not_a_stream_is_cut_off_with_the_pod(tmp_path: Path) -> None:
+async def test_an_answer_that_is_not_a_stream_is_cut_off_with_the_pod(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH)
 
     async def half(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
@@ -258,7 +283,7 @@ async def test_an_answer_that_is_not_a_stream_is_cut_off_with_the_pod(tmp_path: 
         return response
 
     pod.behave = half
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         answer = await door.client.post(door.url + "/v1/completions", json={"model": "churn@v1"})
         assert await answer.content.readany() == b'{"half":'
         pod.go_on.set()
@@ -267,30 +292,32 @@ async def test_an_answer_that_is_not_a_stream_is_cut_off_with_the_pod(tmp_path: 
 
 
 @pytest.mark.parametrize("answered_by", [{}, {ADAPTER_HEADER: "churn", ADAPTER_VERSION_HEADER: "v2"}])
-async def test_an_answer_of_another_version_is_refused(tmp_path: Path, answered_by: dict[str, str]) -> None:
+async def test_an_answer_of_another_version_is_refused(
+    opening: Opening, tmp_path: Path, answered_by: dict[str, str]
+) -> None:
     pod = FakePod("a", BOTH)
 
     async def wrong(_request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
         return web.json_response({"text": "from somebody else"}, headers=answered_by)
 
     pod.behave = wrong
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         status, body, _ = await door.complete("churn@v1")
         assert (status, body["error"]["code"]) == (502, ErrorCode.UPSTREAM_FAILED)
         assert "churn@v1" in body["error"]["message"]
 
 
-async def test_a_pods_own_errors_are_passed_on(tmp_path: Path) -> None:
+async def test_a_pods_own_errors_are_passed_on(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH)
     pod.behave = pod.refuse(ErrorCode.INVALID_REQUEST)
-    async with front_door(tmp_path, pod) as door:
+    async with opening(tmp_path, pod) as door:
         status, body, headers = await door.complete("churn@v1")
         assert (status, body["error"]["message"], headers[POD_HEADER]) == (400, "a refuses", "a")
         assert len(pod.bodies) == 1
 
 
-async def test_the_list_of_models(tmp_path: Path) -> None:
-    async with front_door(tmp_path, FakePod("a", {"churn@v1"})) as door:
+async def test_the_list_of_models(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", {"churn@v1"})) as door:
         listed = json.loads((await door.get("/v1/models"))[1])
         assert {entry["id"]: (entry["parent"], entry["ready"]) for entry in listed["data"]} == {
             "tiny": (None, True),
@@ -304,8 +331,8 @@ async def test_the_list_of_models(tmp_path: Path) -> None:
         assert (status, json.loads(text)["error"]["code"]) == (404, ErrorCode.MODEL_NOT_FOUND)
 
 
-async def test_requests_are_counted_by_names_that_exist(tmp_path: Path) -> None:
-    async with front_door(tmp_path, FakePod("a", BOTH)) as door:
+async def test_requests_are_counted_by_names_that_exist(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", BOTH)) as door:
         await door.complete("churn@v1")
         await door.complete("made-up-name")
         _, metrics = await door.get("/metrics")
@@ -321,10 +348,10 @@ async def test_requests_are_counted_by_names_that_exist(tmp_path: Path) -> None:
             assert f"motet_gateway_{name}_count{{{labels}}} 1.0" in metrics
 
 
-async def test_stopping_lets_requests_end(tmp_path: Path) -> None:
+async def test_stopping_lets_requests_end(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", BOTH)
     pod.behave = pod.hold
-    async with front_door(tmp_path, pod, flags=["--grace", "0.3", "--finish", "20"]) as door:
+    async with opening(tmp_path, pod, flags=["--grace", "0.3", "--finish", "20"]) as door:
         assert (await door.get("/readyz"))[0] == 200
         request = asyncio.create_task(door.complete("churn@v1"))
         await door.until_counts(0, 1)

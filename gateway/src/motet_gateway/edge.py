@@ -38,6 +38,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # lorax-client makes `//path` of a base URL that ends in a slash.
+        scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
         exchange = Exchange(_request_id(Headers(scope=scope)))
         begin(scope, exchange)
         started = self._clock()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motet_api.identity import AdapterId
+from motet_api.names import BASE_MODEL_ALIAS
 from motet_gateway.table import ObjectKey, Pod, PodKey
 
 
@@ -16,6 +17,8 @@ from motet_gateway.table import ObjectKey, Pod, PodKey
 class PodView:
     """What a pod last said of itself. `fresh` is false once it has missed a poll since."""
 
+    model: str
+    """What the pod calls its base."""
     resident: frozenset[AdapterId]
     loading: frozenset[AdapterId]
     failed: Mapping[AdapterId, str]
@@ -52,6 +55,11 @@ class Fleet:
             if pod.ready and (view := self.views.get(pod.key)) is not None and view.serves(adapter)
         ]
         return [(pod, view) for pod, view in found if view.fresh] or found
+
+    def base_name(self, model: ObjectKey) -> str:
+        """What the pods of a model call its base in an OpenAI request; answers repeat it."""
+        known = (self.views.get(pod.key) for pod in self.pods.get(model, ()))
+        return next((view.model for view in known if view is not None), BASE_MODEL_ALIAS)
 
     def hopeless(self, model: ObjectKey, adapter: AdapterId | None) -> Hopeless | None:
         """Why it is no use waiting for a pod, or None if one serves or may come to serve.

@@ -7,7 +7,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from motet_api.errors import ErrorCode
-from motet_api.names import BASE_MODEL_ALIAS
 from motet_gateway.asking import asked, passed_headers
 from motet_gateway.bodies import parse_body, render_body, text_field
 from motet_gateway.errors import RequestRefusedError
@@ -42,7 +41,7 @@ class OpenAIRoutes:
         body = parse_body(exchange.body)
         where = asked(request, text_field(body, "model"), body.get("user"))
         exchange.route = route = resolve_model(where, self._routing.table, self._routing.fleet)
-        body["model"] = route.runtime_id or BASE_MODEL_ALIAS
+        body["model"] = route.runtime_id or self._routing.fleet.base_name(route.model.key)
         return self._proxy.queued(Call("POST", request.url.path, route, render_body(body), passed_headers(request)))
 
     async def models(self, _request: Request) -> Response:

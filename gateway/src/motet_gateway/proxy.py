@@ -1,9 +1,9 @@
 """Sends a request to a pod and streams the answer back.
 
 Invariant: a request is sent again only while nothing of an answer has reached the client, and only because the pod
-could not be reached or said that it does not take it (draining, version not resident). And an answer reaches the client
-only if the pod says that it came from the version that was chosen: an answer of the base in an adapter's place is a
-failure.
+could not be reached or said that it does not take it (draining, loading, version not resident). And an answer reaches
+the client only if the pod says that it came from the version that was chosen: an answer of the base in an adapter's
+place is a failure.
 """
 
 import io
@@ -163,6 +163,9 @@ class Proxy:
         if code is ErrorCode.DRAINING:
             self._surprises.draining(pod.key)
             return NotTaken("draining", _unavailable(ErrorCode.NO_READY_POD, f"pod {pod.key.name} is draining"))
+        if code is ErrorCode.NO_READY_POD:
+            self._surprises.doubt(pod.key)
+            return NotTaken("loading", _unavailable(code, f"pod {pod.key.name} has started anew and loads its base"))
         # The version exists, or it would not have been resolved: to the pod it may be unknown, to us it is only absent.
         absent = {ErrorCode.ADAPTER_NOT_READY, ErrorCode.ADAPTER_NOT_FOUND, ErrorCode.VERSION_NOT_FOUND}
         if adapter is not None and code in absent:

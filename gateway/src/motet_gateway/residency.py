@@ -39,6 +39,7 @@ def view_of(report: AdaptersReport) -> PodView:
     """The part of a report that routing goes by."""
     adapters = report.adapters
     return PodView(
+        model=report.model,
         resident=frozenset(a.id for a in adapters if a.reason is AdapterReason.RESIDENT),
         loading=frozenset(a.id for a in adapters if a.reason is AdapterReason.LOADING),
         failed={a.id: f"{a.reason}: {a.message}" if a.message else str(a.reason) for a in adapters if a.reason.failed},
