@@ -1,0 +1,176 @@
+"""What is resident follows the last document: loads, retries, drains, unloads, and never two sources under one id."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from motet_api.errors import ErrorCode
+from motet_api.identity import AdapterId, Digest
+from motet_api.reasons import AdapterReason
+from motet_api.wire import DesiredAdapter, DesiredAdapters
+from motet_runtime.adapters.artifact import Artifact
+from motet_runtime.adapters.residency import Residency
+from motet_runtime.errors import AdapterError, RequestError
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLoader:
+    """Installs at once, unless told to fail; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, AdapterReason] = {}
+        self.loaded: list[str] = []
+        self.unloaded: list[str] = []
+
+    async def load(self, desired: DesiredAdapter) -> Artifact:
+        self.loaded.append(desired.uri)
+        if desired.uri in self.failures:
+            raise AdapterError(self.failures[desired.uri], "as told")
+        return Artifact(Path("x"), Digest("sha256:" + "0" * 64), 8, 100, ())
+
+    async def unload(self, adapter: AdapterId) -> None:
+        self.unloaded.append(adapter)
+
+
+class Scene:
+    """A residency that reconciles, its loader and its clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.loader = FakeLoader()
+        self.residency = Residency(self.loader, self.clock)
+
+    def want(self, **uris: str) -> None:
+        rows = [DesiredAdapter(id=AdapterId(name.replace("_", "@")), uri=uri) for name, uri in uris.items()]
+        self.residency.set_desired(DesiredAdapters(adapters=rows))
+
+    def reasons(self) -> dict[str, AdapterReason]:
+        return {row.id: row.reason for row in self.residency.report()}
+
+    async def until(self, **reasons: AdapterReason) -> None:
+        wanted = {name.replace("_", "@"): reason for name, reason in reasons.items()}
+        async with asyncio.timeout(5):
+            while self.reasons() != wanted:
+                await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def reconciling() -> AsyncIterator[Scene]:
+    scene = Scene()
+    task = asyncio.create_task(scene.residency.run())
+    try:
+        yield scene
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+RESIDENT, DRAINING = AdapterReason.RESIDENT, AdapterReason.DRAINING
+
+
+async def test_desired_adapters_become_resident_and_the_same_document_changes_nothing() -> None:
+    async with reconciling() as scene:
+        assert not scene.residency.desired_known
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=RESIDENT, b_v1=RESIDENT)
+        scene.want(a_v1="x", b_v1="y")
+        await asyncio.sleep(0.01)
+        assert scene.loader.loaded == ["x", "y"]
+        assert scene.residency.settled()
+
+
+async def test_an_empty_document_is_a_document() -> None:
+    async with reconciling() as scene:
+        scene.want()
+        assert scene.residency.desired_known
+        assert scene.residency.settled()
+
+
+async def test_a_removed_version_drains_before_it_is_unloaded() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x")
+        await scene.until(a_v1=RESIDENT)
+        with scene.residency.use(AdapterId("a@v1")):
+            scene.want()
+            await scene.until(a_v1=DRAINING)
+            with pytest.raises(RequestError) as refused:
+                scene.residency.resolve("a@v1")
+            assert refused.value.code is ErrorCode.ADAPTER_NOT_FOUND
+            assert scene.loader.unloaded == []
+        await scene.until()
+        assert scene.loader.unloaded == ["a@v1"]
+
+
+async def test_a_version_wanted_again_while_it_drains_stays() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x")
+        await scene.until(a_v1=RESIDENT)
+        with scene.residency.use(AdapterId("a@v1")):
+            scene.want()
+            await scene.until(a_v1=DRAINING)
+            scene.want(a_v1="x")
+            await scene.until(a_v1=RESIDENT)
+        assert scene.loader.loaded == ["x"]
+
+
+async def test_another_source_under_the_same_id_is_loaded_only_after_the_old_one_is_gone() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x")
+        await scene.until(a_v1=RESIDENT)
+        with scene.residency.use(AdapterId("a@v1")):
+            scene.want(a_v1="y")
+            await scene.until(a_v1=DRAINING)
+            assert scene.loader.loaded == ["x"]
+        await scene.until(a_v1=RESIDENT)
+        assert (scene.loader.unloaded, scene.loader.loaded) == (["a@v1"], ["x", "y"])
+
+
+async def test_a_failure_that_time_heals_is_tried_again_and_keeps_the_pod_unsettled() -> None:
+    async with reconciling() as scene:
+        scene.loader.failures["x"] = AdapterReason.FETCH_FAILED
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=AdapterReason.FETCH_FAILED, b_v1=RESIDENT)
+        assert not scene.residency.settled()
+        scene.loader.failures.clear()
+        scene.clock.now += 2.0
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=RESIDENT, b_v1=RESIDENT)
+
+
+async def test_a_failure_that_time_does_not_heal_settles_and_others_are_not_held_up() -> None:
+    async with reconciling() as scene:
+        scene.loader.failures["x"] = AdapterReason.DIGEST_MISMATCH
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=AdapterReason.DIGEST_MISMATCH, b_v1=RESIDENT)
+        assert scene.residency.settled()
+        with pytest.raises(RequestError, match="DigestMismatch") as refused:
+            scene.residency.resolve("a@v1")
+        assert refused.value.code is ErrorCode.ADAPTER_NOT_READY
+
+
+async def test_names_resolve_to_one_version_or_to_an_error_that_lists_them() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x", a_v2="y", b_v1="z")
+        await scene.until(a_v1=RESIDENT, a_v2=RESIDENT, b_v1=RESIDENT)
+        assert scene.residency.resolve("b") == "b@v1"
+        assert scene.residency.resolve("a@v2") == "a@v2"
+        for name, code, said in (
+            ("a", ErrorCode.MODEL_AMBIGUOUS, "a@v1, a@v2"),
+            ("a@v3", ErrorCode.VERSION_NOT_FOUND, "a@v1, a@v2"),
+            ("c", ErrorCode.ADAPTER_NOT_FOUND, "a@v1, a@v2, b@v1"),
+        ):
+            with pytest.raises(RequestError, match=said) as refused:
+                scene.residency.resolve(name)
+            assert refused.value.code is code
