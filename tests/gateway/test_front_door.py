@@ -374,3 +374,26 @@ async def test_stopping_lets_requests_end(opening: Opening, tmp_path: Path) -> N
         pod.go_on.set()
         assert (await request)[0] == 200
         await door.served
+
+
+async def test_what_is_no_http_is_an_upstream_failure(opening: Opening, tmp_path: Path) -> None:
+    pod = FakePod("a", BOTH)
+
+    async def babble(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        assert isinstance(request.transport, asyncio.Transport)
+        request.transport.write(b"hello there\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    pod.behave = babble
+    async with opening(tmp_path, pod) as door:
+        status, body, _ = await door.complete("churn@v1")
+        assert (status, body["error"]["code"]) == (502, ErrorCode.UPSTREAM_FAILED)
+
+
+async def test_probes_and_lists_are_not_counted_as_requests(opening: Opening, tmp_path: Path) -> None:
+    async with opening(tmp_path, FakePod("a", BOTH)) as door:
+        for path in ("/", "/health", "/ping", "/livez", "/readyz", "/v1/models", "/motet/v1/demand"):
+            assert (await door.get(path))[0] == 200
+        _, metrics = await door.get("/metrics")
+        assert "motet_gateway_requests_total{" not in metrics

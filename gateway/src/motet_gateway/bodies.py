@@ -49,9 +49,9 @@ class BodyBudget:
             self.held -= size
             raise
 
-    def free(self, body: bytes) -> None:
-        """The request is answered."""
-        self.held -= len(body)
+    def free(self, size: int) -> None:
+        """A request with a body of this size is answered."""
+        self.held -= size
 
     def _check(self, size: int) -> None:
         if size > self._max_body:

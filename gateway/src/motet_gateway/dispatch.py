@@ -123,10 +123,9 @@ class Dispatcher:
         self._last_grant = {key: turn for key, turn in self._last_grant.items() if key in known}
         for model, queue in list(self._queues.items()):
             if model not in table.models:
+                message = f"ModelDeployment {model} was deleted"
                 for future in queue.values():
-                    _fail(
-                        future, RequestRefusedError(ErrorCode.MODEL_NOT_FOUND, f"ModelDeployment {model} was deleted")
-                    )
+                    _fail(future, RequestRefusedError(ErrorCode.MODEL_NOT_FOUND, message))
                 del self._queues[model]
                 continue
             self._serve(model)
@@ -144,6 +143,16 @@ class Dispatcher:
         while True:
             await sleep(EXPIRY_CHECK_SECONDS)
             self.expire()
+
+    def released(self, model: ObjectKey, pod: PodKey) -> None:
+        """A place has become free. Called by the lease, once."""
+        self._running[model] -= 1
+        self._in_flight[pod] -= 1
+        if not self._in_flight[pod]:
+            # A pod's name never comes back: a zero kept would be kept for ever.
+            del self._in_flight[pod]
+        if self._queues.get(model):
+            self._serve(model)
 
     def waiting(self, model: ObjectKey) -> int:
         """Requests held for the model."""
@@ -174,16 +183,6 @@ class Dispatcher:
         self._in_flight[pod.key] += 1
         self._running[ticket.model.key] += 1
         return Lease(self, ticket.model.key, pod)
-
-    def released(self, model: ObjectKey, pod: PodKey) -> None:
-        """A place has become free. Called by the lease, once."""
-        self._running[model] -= 1
-        self._in_flight[pod] -= 1
-        if not self._in_flight[pod]:
-            # A pod's name never comes back: a zero kept would be kept for ever.
-            del self._in_flight[pod]
-        if self._queues.get(model):
-            self._serve(model)
 
     def _serve(self, model: ObjectKey) -> None:
         queue = self._queues[model]

@@ -8,11 +8,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from motet_api.names import REQUEST_ID_HEADER
+from motet_api.names import DEMAND_PATH, LIVE_PATH, READY_PATH, REQUEST_ID_HEADER
 from motet_gateway.answers import error_answer
 from motet_gateway.bodies import BodyBudget
 from motet_gateway.errors import GatewayError
@@ -21,7 +22,9 @@ from motet_gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_MAX_REQUEST_ID = 128
+NOT_COUNTED: Final = frozenset({"/health", "/ping", "/metrics", LIVE_PATH, READY_PATH, DEMAND_PATH})
+"""What asks about the gateway and not about a model."""
+_MAX_REQUEST_ID: Final = 128
 
 
 class Edge:
@@ -48,14 +51,17 @@ class Edge:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = exchange.request_id
-            elif exchange.first_byte_at is None and message.get("body"):
-                exchange.first_byte_at = self._clock()
+            else:
+                if exchange.first_byte_at is None and message.get("body"):
+                    exchange.first_byte_at = self._clock()
+                exchange.complete = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._answer(scope, receive, observed, exchange)
         finally:
-            self._metrics.observe(exchange, started, self._clock())
+            if scope["path"] not in NOT_COUNTED:
+                self._metrics.observe(exchange, started, self._clock())
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:
@@ -66,13 +72,14 @@ class Edge:
         if body is None:
             exchange.outcome = CLIENT_CLOSED
             return
-        exchange.body = body
+        size, exchange.body = len(body), body
+        del body
         try:
             handler = asyncio.create_task(self._guarded(scope, receive, send, exchange))
-            if not await _finished_before_client_left(handler, receive):
+            if not await _finished_before_client_left(handler, receive) and not exchange.complete:
                 exchange.outcome = CLIENT_CLOSED
         finally:
-            self._budget.free(body)
+            self._budget.free(size)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:

@@ -1,9 +1,10 @@
 """Errors of the gateway, split by what the caller does about them.
 
-GatewayError
-+-- RequestRefusedError   the request itself is wrong, or names what does not exist: do not retry
-+-- UnavailableError      what it names exists but cannot be had now: retry after `retry_after` seconds
-+-- UpstreamError         the pod failed while it answered: the caller decides
+GatewayError              an answer that is not a pod's
+├── RequestRefusedError   the request itself is wrong, or names what does not exist: do not retry
+├── UnavailableError      what it names exists but cannot be had now: retry after `retry_after` seconds
+└── UpstreamError         the pod failed while it answered: the caller decides
+SourceError               there is no routing table to start with: the process ends
 """
 
 from motet_api.errors import ErrorCode
@@ -20,6 +21,10 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.status = status
+
+
+class SourceError(Exception):
+    """The source of the routing table cannot be used as it is configured."""
 
 
 class RequestRefusedError(GatewayError):

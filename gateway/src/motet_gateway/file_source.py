@@ -24,6 +24,7 @@ from motet_api.identity import NAME_PATTERN, PodName
 from motet_api.loraadapter import TrafficTarget, VersionName
 from motet_api.modeldeployment import QueueSpec
 from motet_api.objects import KubeModel
+from motet_gateway.errors import SourceError
 from motet_gateway.routing import Routing
 from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table, build_table
 
@@ -34,7 +35,7 @@ CHECK_SECONDS: Final = 1.0
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
-class TableFileError(Exception):
+class TableFileError(SourceError):
     """The file cannot be read, or does not describe a table; the message says where."""
 
 

@@ -45,7 +45,7 @@ class LoraxRoutes:
     async def generate(self, request: Request) -> Forwarded:
         """Generate, streaming or not: the pod tells from the path and the body."""
         exchange = exchange_of(request.scope)
-        body = parse_body(exchange.body)
+        body = parse_body(exchange.take_body())
         parameters = _parameters(body)
         exchange.route = route = resolve_adapter(
             asked(request, text_field(parameters, "adapter_id")), self._routing.table, self._routing.fleet
@@ -60,7 +60,7 @@ class LoraxRoutes:
 
     async def tokenize(self, request: Request) -> Forwarded:
         """Tokens of a text, by the base's tokenizer."""
-        return self._about_base(request, "POST", render_body(parse_body(exchange_of(request.scope).body)))
+        return self._about_base(request, "POST", render_body(parse_body(exchange_of(request.scope).take_body())))
 
     def _about_base(self, request: Request, method: str, body: bytes) -> Forwarded:
         route = resolve_adapter(asked(request, ""), self._routing.table, self._routing.fleet)

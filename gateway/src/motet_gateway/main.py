@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from motet_gateway.app import Lifecycle, Parts, make_app
 from motet_gateway.bodies import BodyBudget
 from motet_gateway.dispatch import Dispatcher
-from motet_gateway.file_source import FileSource, TableFileError, read_table
+from motet_gateway.errors import SourceError
+from motet_gateway.file_source import FileSource, read_table
 from motet_gateway.metrics import Metrics, QueueCollector
 from motet_gateway.pods import HttpReportFetcher, make_session
 from motet_gateway.proxy import Proxy
@@ -32,7 +33,7 @@ def main() -> None:
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(run(arguments))
-    except TableFileError as error:
+    except SourceError as error:
         sys.exit(f"motet-gateway: {error}")
 
 
@@ -69,7 +70,7 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT. Raises: TableFileError, as `serve`."""
+    """Serve until SIGTERM or SIGINT. Raises: SourceError, as `serve`."""
     stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
@@ -80,7 +81,7 @@ async def serve(arguments: argparse.Namespace, stop_requested: asyncio.Event) ->
     """Serve until told to stop.
 
     Raises:
-        TableFileError: the table file is wrong at the start.
+        SourceError: there is no routing table to start with.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -117,7 +118,7 @@ async def source(
     """What follows the source of the table: a file, or the cluster.
 
     Raises:
-        TableFileError: the file is wrong.
+        SourceError: the file is wrong, or it is not known which cluster to follow.
     """
     if arguments.table is not None:
         read_table(arguments.table)

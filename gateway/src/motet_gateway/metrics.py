@@ -79,7 +79,7 @@ class Metrics:
         self._seen: set[tuple[Labels, str]] = set()
 
     def observe(self, exchange: Exchange, started: float, now: float) -> None:
-        """A request is over. Those that are no request to a model (health, metrics) are not counted."""
+        """A request is over. One that succeeded without a model (a list, a probe) is not counted."""
         code = str(exchange.outcome or exchange.status or 500)
         if exchange.route is None and code.startswith("2"):
             return

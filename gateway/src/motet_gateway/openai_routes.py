@@ -38,7 +38,7 @@ class OpenAIRoutes:
     async def complete(self, request: Request) -> Forwarded:
         """A completion or a chat completion, streaming or not: the pod tells from the path and the body."""
         exchange = exchange_of(request.scope)
-        body = parse_body(exchange.body)
+        body = parse_body(exchange.take_body())
         where = asked(request, text_field(body, "model"), body.get("user"))
         exchange.route = route = resolve_model(where, self._routing.table, self._routing.fleet)
         body["model"] = route.runtime_id or self._routing.fleet.base_name(route.model.key)

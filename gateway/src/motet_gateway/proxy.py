@@ -137,6 +137,8 @@ class Proxy:
             raise self._silent(pod) from error
         except aiohttp.ClientConnectionError as error:
             return self._lost(pod, error)
+        except aiohttp.ClientError as error:
+            raise UpstreamError(f"pod {pod.key.name} did not answer in HTTP: {error}") from error
         async with response:
             try:
                 # An error is read whole, for its code; of anything else the first piece, which decides over a retry.

@@ -18,6 +18,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from motet_api.names import GROUP, LORA_ADAPTER_PLURAL, MODEL_DEPLOYMENT_PLURAL, MODEL_LABEL, VERSION
+from motet_gateway.errors import SourceError
 from motet_gateway.kube_objects import Kind, ObjectCache
 from motet_gateway.routing import Routing
 
@@ -76,12 +77,21 @@ def resources(namespaces: Sequence[str]) -> list[Resource]:
 
 
 async def connect(kubeconfig: str | None) -> client.ApiClient:
-    """A client for the cluster of a kubeconfig file, or (None) for the one that this pod runs in."""
+    """A client for the cluster of a kubeconfig file, or (None) for the one that this pod runs in.
+
+    Raises:
+        SourceError: there is no such file, or this process is not in a pod.
+    """
     settings = client.Configuration()
-    if kubeconfig is None:
-        config.load_incluster_config(client_configuration=settings)
-    else:
-        await config.load_kube_config(config_file=kubeconfig, client_configuration=settings, persist_config=False)
+    try:
+        if kubeconfig is None:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            await config.load_kube_config(config_file=kubeconfig, client_configuration=settings, persist_config=False)
+    except config.ConfigException as error:
+        raise SourceError(
+            f"no cluster to follow: {error} Name one with --kubeconfig, or a file with --table"
+        ) from error
     return client.ApiClient(settings)
 
 
