@@ -98,7 +98,10 @@ class EngineThread:
             plan = self.scheduler.schedule()
             if plan.chunks:
                 self._step(plan)
-            self.gauges.running, self.gauges.waiting = self.scheduler.running, self.scheduler.waiting
+            self._note_load()
+
+    def _note_load(self) -> None:
+        self.gauges.running, self.gauges.waiting = self.scheduler.running, self.scheduler.waiting
 
     def _step(self, plan: Plan) -> None:
         started = self.clock()
@@ -111,7 +114,9 @@ class EngineThread:
                 self._tell(Failed(chunk.sequence, f"{type(error).__name__}: {error}"))
                 self._end(chunk.sequence)
             return
-        for progress in self.scheduler.update(plan, out):
+        advanced = self.scheduler.update(plan, out)
+        self._note_load()
+        for progress in advanced:
             self._tell(progress)
             if progress.finish:
                 self._end(progress.sequence)

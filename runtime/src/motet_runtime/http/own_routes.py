@@ -65,6 +65,7 @@ class OwnRoutes:
         """Start draining without ending the process."""
         if not self._service.lifecycle.draining:
             settings = self._service.settings
+            self._service.lifecycle.start_draining()
             drain = self._service.lifecycle.drain(settings.drain_grace_seconds, settings.drain_timeout_seconds)
             self._drains.add(asyncio.create_task(drain))
         return await self.get_drain(request)
