@@ -1,13 +1,17 @@
 """What is counted under which names, and that removed names go."""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
+from motet_gateway.dispatch import Dispatcher
 from motet_gateway.exchange import Exchange
 from motet_gateway.fleet import Fleet
-from motet_gateway.metrics import Metrics
+from motet_gateway.metrics import Metrics, QueueCollector
 from motet_gateway.resolve import Route
+from motet_gateway.routing import Routing
 from tests.gateway.factories import adapter, model, table
 
 BASE = Route(model())
@@ -63,3 +67,11 @@ def test_removed_versions_are_dropped_and_can_come_back() -> None:
     assert b'version="v1"' not in generate_latest(registry)
     metrics.observe(Exchange("id", route=V1, status=200), started=1.0, now=2.0)
     assert counted(registry)["churn", "v1", "200"] == 1
+
+
+def test_every_metric_is_documented() -> None:
+    _, registry = observed()
+    registry.register(QueueCollector(Routing(), Dispatcher(lambda: 0.0)))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    assert {word.strip("`") for word in page.split() if word.startswith("`motet_gateway_")} == names
