@@ -43,6 +43,10 @@ check: ## Lint, types, import contracts, generated files up to date
 	$(VENV)/bin/lint-imports --config .importlinter
 	$(PYTHON) hack/generate_crds.py --check
 
+.PHONY: bench
+bench: ## Benchmarks; figures go to bench/results/
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) bench/mixed_adapters.py
+
 .PHONY: format
 format: ## Format and fix what ruff can
 	$(VENV)/bin/ruff format .
