@@ -90,5 +90,7 @@ class Reason(StrEnum):
     """The HorizontalPodAutoscaler reads its metric."""
     METRIC_UNAVAILABLE = "MetricUnavailable"
     """The HorizontalPodAutoscaler cannot read its metric and holds; the message is the HorizontalPodAutoscaler's."""
+    NAME_TAKEN = "NameTaken"
+    """An object that the ModelDeployment needs exists under its name and belongs to somebody else."""
     INVALID_SPEC = "InvalidSpec"
     """The object passed admission but cannot be understood; the message names the field."""

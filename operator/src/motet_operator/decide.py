@@ -1,0 +1,201 @@
+"""What to do and what to say about one ModelDeployment: a pure function of what was observed and of the time.
+
+Invariant: the same snapshot gives the same decision. Once the cluster is as it should be, a decision has no actions,
+and its statuses say what those in the snapshot say already.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from motet_api.loraadapter import LoraAdapterStatus
+from motet_api.modeldeployment import ModelDeploymentStatus
+from motet_api.reasons import AdapterReason, Reason
+from motet_api.wire import DesiredAdapter, DesiredAdapters
+from motet_operator.adapter_status import adapter_status, orphan_status
+from motet_operator.conditions import Stamp, Verdict, no
+from motet_operator.keys import CHILDREN, Kind
+from motet_operator.model_status import model_status
+from motet_operator.pod_template import RuntimeImage
+from motet_operator.residency import Standing, counting, desired_adapters, in_wanted_state, standings
+from motet_operator.resources import Manifest, digest, make_children
+from motet_operator.snapshot import PodState, Snapshot
+from motet_operator.views import Adapter, Child, Model
+
+SOON_SECONDS: Final = 0.5
+"""While something is under way in a pod: pods cannot tell us, they must be asked."""
+LATER_SECONDS: Final = 5.0
+"""While a pod is silent for long, or tries again by itself."""
+STEADY_SECONDS: Final = 15.0
+_YOUNG: Final = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make a child what the manifest says."""
+
+    kind: Kind
+    manifest: Manifest
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a child, if it is still the one with this uid."""
+
+    kind: Kind
+    name: str
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a pod the whole set of adapters that it must hold."""
+
+    pod: str
+    ip: str
+    document: DesiredAdapters
+    why: str
+
+
+Action = Apply | Delete | Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, what to say (by LoraAdapter's name), and when to look again: None if only an event can change it."""
+
+    actions: tuple[Action, ...] = ()
+    model_status: ModelDeploymentStatus | None = None
+    adapter_statuses: Mapping[str, LoraAdapterStatus] | None = None
+    look_again: float | None = None
+
+
+def decide(
+    snapshot: Snapshot, now: datetime, image: RuntimeImage, refused: Mapping[Kind, str] | None = None
+) -> Decision:
+    """The decision. `refused` holds what the API server said to children that it would not take, in this very pass."""
+    model = snapshot.model
+    if model is None or model.deleting:
+        return _without_model(snapshot, now)
+    document = desired_adapters(snapshot.adapters)
+    found = {str(key): value for key, value in standings(document, counting(snapshot.pods)).items()}
+    made = make_children(model.meta, model.spec, image) if model.spec is not None else {}
+    taken = [view.child for kind in made if (view := snapshot.children.get(kind)) and _foreign(view.child, model)]
+    children = () if taken else tuple(_child_actions(snapshot, model, made))
+    rollout, scaling = snapshot.children.get(Kind.DEPLOYMENT), snapshot.children.get(Kind.AUTOSCALER)
+    return Decision(
+        actions=(*children, *_tellings(snapshot.pods, document)),
+        model_status=model_status(
+            model,
+            rollout.rollout if rollout and not taken else None,
+            scaling.scaling if scaling and not taken else None,
+            snapshot.pods,
+            found,
+            Stamp(model.meta.generation, now),
+            _refusal(taken, model, refused or {}),
+        ),
+        adapter_statuses={
+            adapter.meta.name: adapter_status(
+                adapter, _own_standings(adapter, found), Stamp(adapter.meta.generation, now)
+            )
+            for adapter in snapshot.adapters
+            if not adapter.deleting
+        },
+        look_again=min([STEADY_SECONDS, *_waits(snapshot.pods, document, now)]),
+    )
+
+
+def _without_model(snapshot: Snapshot, now: datetime) -> Decision:
+    """Its children go with it by garbage collection; what is left is to say so on its adapters."""
+    statuses = {
+        adapter.meta.name: orphan_status(adapter, snapshot.key.name, Stamp(adapter.meta.generation, now))
+        for adapter in snapshot.adapters
+        if not adapter.deleting
+    }
+    return Decision(adapter_statuses=statuses)
+
+
+def _child_actions(snapshot: Snapshot, model: Model, made: Mapping[Kind, Manifest]) -> Iterator[Action]:
+    for kind, manifest in made.items():
+        why = _why_apply(snapshot, kind, manifest)
+        if why:
+            yield Apply(kind, manifest, why)
+    if model.spec is None:
+        return
+    for kind in CHILDREN:
+        view = snapshot.children.get(kind)
+        if kind not in made and view is not None and view.child.owner == model.meta.uid and not view.child.deleting:
+            yield Delete(kind, view.child.name, view.child.uid, "spec does not ask for it any more")
+
+
+def _why_apply(snapshot: Snapshot, kind: Kind, manifest: Manifest) -> str:
+    """Why a child must be applied; empty if it need not be.
+
+    A live object cannot be compared with the manifest field by field: the API server fills in defaults and writes
+    quantities its own way. What can be compared is what we sent last, and which fields are ours since: a field that
+    somebody else has changed is no longer ours.
+    """
+    view, applied = snapshot.children.get(kind), snapshot.applied.get(kind)
+    if view is None:
+        return "it does not exist"
+    if view.child.deleting:
+        return ""
+    if applied is None:
+        return "it may differ: this process has not applied it yet"
+    if applied.manifest != digest(manifest):
+        return "what it should be has changed"
+    if applied.owned_fields != view.child.owned_fields:
+        return "somebody else has changed a field of it"
+    return ""
+
+
+def _foreign(child: Child, model: Model) -> bool:
+    """Whether a child of that name belongs to somebody else: it must not be taken over, let alone go with the model."""
+    return child.owner != model.meta.uid and not (child.ours and not child.owner)
+
+
+def _refusal(taken: Sequence[Child], model: Model, refused: Mapping[Kind, str]) -> Verdict | None:
+    if taken:
+        message = (
+            f"an object named {model.meta.name!r} that is not this ModelDeployment's is in the way (owner "
+            f"{taken[0].owner or 'none'}): delete it, or name the ModelDeployment differently"
+        )
+        return no(Reason.NAME_TAKEN, message)
+    for kind, message in refused.items():
+        return no(Reason.INVALID_SPEC, f"the API server refuses the {kind}: {message}")
+    return None
+
+
+def _tellings(pods: Sequence[PodState], document: Sequence[DesiredAdapter]) -> Iterator[Tell]:
+    body = DesiredAdapters(adapters=list(document))
+    for state in pods:
+        if state.report is None or in_wanted_state(state, document):
+            continue
+        why = "what it holds differs" if state.report.desired_known else "it has not been told since it started"
+        yield Tell(state.pod.name, state.pod.ip, body, why)
+
+
+def _waits(pods: Sequence[PodState], document: Sequence[DesiredAdapter], now: datetime) -> Iterator[float]:
+    """After how long each pod that runs should be asked again, where that is sooner than usual."""
+    for state in pods:
+        if not state.pod.running:
+            continue
+        if state.report is None:
+            young = state.pod.started is None or now - state.pod.started < _YOUNG
+            yield SOON_SECONDS if young else LATER_SECONDS
+        elif not in_wanted_state(state, document):
+            yield SOON_SECONDS
+        else:
+            reasons = {entry.reason for entry in state.report.adapters}
+            if reasons & {AdapterReason.LOADING, AdapterReason.DRAINING}:
+                yield SOON_SECONDS
+            elif any(reason.transient for reason in reasons):
+                yield LATER_SECONDS
+
+
+def _own_standings(adapter: Adapter, found: Mapping[str, Standing]) -> dict[str, Standing]:
+    spec = adapter.spec
+    return {version.name: found[f"{adapter.meta.name}@{version.name}"] for version in spec.versions} if spec else {}

@@ -1,0 +1,33 @@
+"""Errors of the operator, split by what the caller does about them.
+
+OperatorError
++-- UnavailableError     the API server or a pod did not answer, or was busy: try the whole pass again later
+|   +-- ConflictError    the object is another one by now (409): look again, then decide anew
++-- RefusedError         the API server understood and said no (400, 403, 422): report it, nothing heals it by itself
++-- NotFoundError        the object is not there (404)
++-- SilentPodError       a runtime pod did not answer as agreed: what it holds is unknown
+"""
+
+
+class OperatorError(Exception):
+    """Root of the tree."""
+
+
+class UnavailableError(OperatorError):
+    """Not now."""
+
+
+class ConflictError(UnavailableError):
+    """Somebody was faster."""
+
+
+class RefusedError(OperatorError):
+    """The API server said no; the message is its own."""
+
+
+class NotFoundError(OperatorError):
+    """There is no such object."""
+
+
+class SilentPodError(OperatorError):
+    """The pod did not answer, or not as agreed."""

@@ -1,0 +1,96 @@
+"""What the watches have told so far, by ModelDeployment: reads that cost the API server nothing.
+
+Invariant: an entry is an object that the API server once had, and never gives way to an older state of itself. It may
+be behind the cluster; every decision is made again when it catches up, so being behind costs time and nothing else.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from motet_operator.keys import Kind, ModelKey, RawObject, model_of
+from motet_operator.views import View, read
+
+ObjectName = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as it was at a resource version."""
+
+    key: ModelKey
+    uid: str
+    version: int
+    view: View | None
+
+
+class Index:
+    """Objects by kind and name, and by the ModelDeployment they belong to."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Kind, dict[ObjectName, Entry]] = {kind: {} for kind in Kind}
+        self._by_model: dict[ModelKey, dict[Kind, dict[str, Entry]]] = {}
+
+    def put(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
+        """Take in an object; returns the keys that should look again (two where it changed its ModelDeployment)."""
+        name, metadata = _name(raw), raw["metadata"]
+        old = self._entries[kind].get(name)
+        version = int(metadata["resourceVersion"])
+        if old is not None and old.uid == metadata["uid"] and old.version >= version:
+            return set()
+        touched = self._drop(kind, name)
+        key = model_of(kind, raw)
+        if key is not None:
+            entry = Entry(key, metadata["uid"], version, read(kind, raw))
+            self._entries[kind][name] = entry
+            self._by_model.setdefault(key, {}).setdefault(kind, {})[name[1]] = entry
+            touched.add(key)
+        return touched
+
+    def remove(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
+        """Take in that an object is gone; returns the keys that should look again."""
+        old = self._entries[kind].get(_name(raw))
+        if old is not None and old.uid != raw["metadata"]["uid"]:
+            return set()
+        return self._drop(kind, _name(raw))
+
+    def snapshot(self, kind: Kind) -> dict[ObjectName, Entry]:
+        """All of a kind as of now, for `forget_vanished`."""
+        return dict(self._entries[kind])
+
+    def forget_vanished(
+        self, kind: Kind, before: dict[ObjectName, Entry], listed: Iterable[ObjectName]
+    ) -> set[ModelKey]:
+        """Drop what was known `before` a complete listing, has not changed since, and is not in it.
+
+        A watch that lost its place begins anew and says nothing of what was deleted in between.
+        """
+        there = set(listed)
+        touched: set[ModelKey] = set()
+        for name, entry in before.items():
+            if name not in there and self._entries[kind].get(name) is entry:
+                touched |= self._drop(kind, name)
+        return touched
+
+    def models(self) -> Iterator[ModelKey]:
+        """Every key that anything belongs to."""
+        yield from list(self._by_model)
+
+    def of_model(self, key: ModelKey, kind: Kind) -> dict[str, View]:
+        """The views of a kind that belong to a ModelDeployment, by name."""
+        found = self._by_model.get(key, {}).get(kind, {})
+        return {name: entry.view for name, entry in sorted(found.items()) if entry.view is not None}
+
+    def _drop(self, kind: Kind, name: ObjectName) -> set[ModelKey]:
+        entry = self._entries[kind].pop(name, None)
+        if entry is None:
+            return set()
+        kinds = self._by_model[entry.key]
+        del kinds[kind][name[1]]
+        if not any(kinds.values()):
+            del self._by_model[entry.key]
+        return {entry.key}
+
+
+def _name(raw: RawObject) -> ObjectName:
+    return raw["metadata"].get("namespace", ""), raw["metadata"]["name"]

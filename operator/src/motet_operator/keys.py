@@ -1,0 +1,97 @@
+"""What is watched, and which ModelDeployment each object belongs to: the unit of work is one ModelDeployment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from motet_api.names import (
+    GROUP,
+    LORA_ADAPTER_KIND,
+    LORA_ADAPTER_PLURAL,
+    MODEL_DEPLOYMENT_KIND,
+    MODEL_DEPLOYMENT_PLURAL,
+    MODEL_LABEL,
+    VERSION,
+)
+
+RawObject = Mapping[str, Any]
+"""An object as the API server sends it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelKey:
+    """The unit of work: one ModelDeployment with all that belongs to it, whether or not it exists."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Kind(StrEnum):
+    """Kinds of objects that the operator reads; the values are the kinds' own names."""
+
+    MODEL_DEPLOYMENT = MODEL_DEPLOYMENT_KIND
+    LORA_ADAPTER = LORA_ADAPTER_KIND
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    SERVICE_ACCOUNT = "ServiceAccount"
+    AUTOSCALER = "HorizontalPodAutoscaler"
+    POD = "Pod"
+
+
+CHILDREN: Final = (Kind.SERVICE_ACCOUNT, Kind.SERVICE, Kind.DEPLOYMENT, Kind.AUTOSCALER)
+"""Kinds that the operator makes, in the order in which they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where the objects of a kind are found in the API."""
+
+    group: str
+    version: str
+    plural: str
+    labelled: bool
+    """Whether only objects that carry the model label are ours to see."""
+
+    @property
+    def api_version(self) -> str:
+        """As an object's `apiVersion` says it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def selector(self) -> dict[str, str]:
+        """The query parameter that leaves out what is not ours to see."""
+        return {"labelSelector": MODEL_LABEL} if self.labelled else {}
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """Path of the collection (in a namespace, or None for all), or of one object or its subresource."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        parts = [root + scope, self.plural, name, subresource]
+        return "/".join(part for part in parts if part)
+
+
+RESOURCES: Final[Mapping[Kind, Resource]] = {
+    Kind.MODEL_DEPLOYMENT: Resource(GROUP, VERSION, MODEL_DEPLOYMENT_PLURAL, labelled=False),
+    Kind.LORA_ADAPTER: Resource(GROUP, VERSION, LORA_ADAPTER_PLURAL, labelled=False),
+    Kind.DEPLOYMENT: Resource("apps", "v1", "deployments", labelled=True),
+    Kind.SERVICE: Resource("", "v1", "services", labelled=True),
+    Kind.SERVICE_ACCOUNT: Resource("", "v1", "serviceaccounts", labelled=True),
+    Kind.AUTOSCALER: Resource("autoscaling", "v2", "horizontalpodautoscalers", labelled=True),
+    Kind.POD: Resource("", "v1", "pods", labelled=True),
+}
+
+
+def model_of(kind: Kind, raw: RawObject) -> ModelKey | None:
+    """The ModelDeployment that an object belongs to: by its own name, its reference or its label; or None."""
+    metadata = raw.get("metadata") or {}
+    match kind:
+        case Kind.MODEL_DEPLOYMENT:
+            name = metadata.get("name")
+        case Kind.LORA_ADAPTER:
+            name = ((raw.get("spec") or {}).get("modelRef") or {}).get("name")
+        case _:
+            name = (metadata.get("labels") or {}).get(MODEL_LABEL)
+    return ModelKey(metadata.get("namespace", ""), name) if isinstance(name, str) and name else None

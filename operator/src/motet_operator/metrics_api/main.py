@@ -1,0 +1,70 @@
+"""Where the metrics API is put together."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import time
+from datetime import UTC, datetime
+
+import aiohttp
+from aiohttp import web
+from kubernetes.aio import client
+from prometheus_client import CollectorRegistry
+
+from motet_operator.cluster import Cluster
+from motet_operator.connection import connect
+from motet_operator.errors import OperatorError
+from motet_operator.metrics import Metrics
+from motet_operator.metrics_api.authorization import Authorizer
+from motet_operator.metrics_api.demand import DemandBook
+from motet_operator.metrics_api.gateways import DemandPoller
+from motet_operator.metrics_api.listener import Listener
+from motet_operator.metrics_api.routes import MetricsApi
+
+log = logging.getLogger(__name__)
+
+_OPEN_AGAIN_SECONDS = 2.0
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    namespace, _, name = options.gateway_service.partition("/")
+    connection = await connect(options.kubeconfig)
+    async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
+        cluster = Cluster(api, Metrics(CollectorRegistry()))
+        book = DemandBook(options.max_age_seconds)
+        poller = DemandPoller(cluster, session, (namespace, name), book, _now, asyncio.sleep)
+        listener = Listener(cluster, options.tls_cert, options.tls_key, options.port)
+        metrics_api = MetricsApi(book, Authorizer(cluster, time.monotonic), listener.trust, _now)
+        runner = web.AppRunner(metrics_api.application(), access_log=None)
+        await runner.setup()
+        try:
+            await _open(listener, runner)
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(poller.run()),
+                    group.create_task(listener.run(runner, asyncio.sleep)),
+                ]
+                await stop.wait()
+                for task in background:
+                    task.cancel()
+        finally:
+            await runner.cleanup()
+
+
+async def _open(listener: Listener, runner: web.AppRunner) -> None:
+    """Open the port as soon as the API server tells whom to trust."""
+    while True:
+        try:
+            return await listener.refresh(runner)
+        except OperatorError as error:
+            log.warning("the authority of the API server cannot be read yet: %s", error)
+        await asyncio.sleep(_OPEN_AGAIN_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,95 @@
+"""Observe: everything about one ModelDeployment into one frozen snapshot. The only step that reads.
+
+Objects come from the index. Only a child that should exist and is not in the index is asked for by name: it may be
+there without our label, and then it must not be taken over. Pods are asked all at once.
+"""
+
+import asyncio
+from typing import Protocol, TypeVar
+
+from motet_api.wire import AdaptersReport
+from motet_operator.applied import AppliedMemory
+from motet_operator.errors import NotFoundError, SilentPodError
+from motet_operator.index import Index
+from motet_operator.keys import CHILDREN, Kind, ModelKey, RawObject
+from motet_operator.snapshot import PodState, Snapshot
+from motet_operator.views import ChildView, Declared, Model, Pod, read
+
+ViewT = TypeVar("ViewT")
+
+
+class ObjectReader(Protocol):
+    """Reads one object."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> RawObject:
+        """The object. Raises: NotFoundError, and others that end the pass."""
+        ...
+
+
+class PodAsker(Protocol):
+    """Asks a pod what it holds."""
+
+    async def report(self, ip: str) -> AdaptersReport:
+        """What it holds. Raises: SilentPodError."""
+        ...
+
+
+class Observer:
+    """Makes snapshots."""
+
+    def __init__(self, index: Index, reader: ObjectReader, asker: PodAsker, applied: AppliedMemory) -> None:
+        self._index = index
+        self._reader = reader
+        self._asker = asker
+        self._applied = applied
+
+    async def observe(self, key: ModelKey) -> Snapshot:
+        """The snapshot of one key. Raises: UnavailableError, RefusedError."""
+        model = next(iter(self._views(key, Kind.MODEL_DEPLOYMENT, Declared)), None)
+        pods = self._views(key, Kind.POD, Pod)
+        states, children = await asyncio.gather(
+            asyncio.gather(*(self._ask(pod) for pod in pods)), self._children(key, model)
+        )
+        if model is None:
+            self._applied.forget(key)
+        return Snapshot(
+            key=key,
+            model=model,
+            adapters=tuple(self._views(key, Kind.LORA_ADAPTER, Declared)),
+            children=children,
+            pods=tuple(states),
+            applied=self._applied.of(key),
+        )
+
+    def _views(self, key: ModelKey, kind: Kind, view_type: type[ViewT]) -> list[ViewT]:
+        return [view for view in self._index.of_model(key, kind).values() if isinstance(view, view_type)]
+
+    async def _ask(self, pod: Pod) -> PodState:
+        if not pod.running:
+            return PodState(pod, silence="its container does not run")
+        try:
+            return PodState(pod, await self._asker.report(pod.ip))
+        except SilentPodError as error:
+            return PodState(pod, silence=str(error))
+
+    async def _children(self, key: ModelKey, model: Model | None) -> dict[Kind, ChildView]:
+        found: dict[Kind, ChildView] = {}
+        for kind in CHILDREN:
+            view = self._index.of_model(key, kind).get(key.name)
+            if isinstance(view, ChildView):
+                found[kind] = view
+            elif _should_exist(kind, model):
+                try:
+                    raw = await self._reader.get(kind, key.namespace, key.name)
+                except NotFoundError:
+                    continue
+                unlabelled = read(kind, raw)
+                if isinstance(unlabelled, ChildView):
+                    found[kind] = unlabelled
+        return found
+
+
+def _should_exist(kind: Kind, model: Model | None) -> bool:
+    if model is None or model.spec is None or model.deleting:
+        return False
+    return kind is not Kind.AUTOSCALER or model.spec.autoscaling is not None

@@ -1,0 +1,49 @@
+"""One pass over one key: observe, decide, act, report."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from motet_operator.act import Actor
+from motet_operator.decide import decide
+from motet_operator.keys import ModelKey
+from motet_operator.observe import Observer
+from motet_operator.pod_template import RuntimeImage
+from motet_operator.report import Reporter
+
+_REFUSED_AGAIN_SECONDS: Final = 30.0
+
+
+class Reconciler:
+    """Brings one ModelDeployment, with its adapters, a step nearer to what is asked for."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        actor: Actor,
+        reporter: Reporter,
+        image: RuntimeImage,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._observer = observer
+        self._actor = actor
+        self._reporter = reporter
+        self._image = image
+        self._now = now
+
+    async def reconcile(self, key: ModelKey) -> float | None:
+        """One pass; returns the seconds after which to look again. Raises: OperatorError, to be tried again."""
+        # 1. Observe: a frozen snapshot.
+        snapshot = await self._observer.observe(key)
+        # 2. Decide: a pure function of the snapshot and the time.
+        now = self._now()
+        decision = decide(snapshot, now, self._image)
+        # 3. Act: pods are told, children applied.
+        refused = await self._actor.act(key, decision.actions)
+        look_again = decision.look_again
+        if refused:
+            decision = decide(snapshot, now, self._image, refused)
+            look_again = max(decision.look_again or 0.0, _REFUSED_AGAIN_SECONDS)
+        # 4. Report: statuses that say something new, and Events.
+        await self._reporter.report(snapshot, decision, now)
+        return look_again

@@ -1,0 +1,156 @@
+"""Report: write each status once, and only if it says something new; post an Event for what has turned."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from motet_api.loraadapter import LoraAdapterStatus
+from motet_api.modeldeployment import ModelDeploymentStatus
+from motet_api.names import API_VERSION, FIELD_MANAGER
+from motet_api.objects import Condition, ConditionStatus, ObjectMeta
+from motet_api.reasons import AdapterReason, Reason
+from motet_operator.conditions import same
+from motet_operator.decide import Decision
+from motet_operator.errors import NotFoundError, OperatorError
+from motet_operator.index import Index
+from motet_operator.keys import Kind
+from motet_operator.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+Status = ModelDeploymentStatus | LoraAdapterStatus
+
+_STEPS: Final = frozenset({Reason.PROGRESSING, Reason.NO_PODS, Reason.NOT_CONFIGURED, AdapterReason.LOADING})
+"""Reasons that are steps on the way and no failures."""
+_QUIET: Final = _STEPS | {Reason.PODS_UNAVAILABLE, Reason.POD_UNREACHABLE}
+"""Reasons that are worth an Event only if something that was true ceases to be: every start goes through them."""
+_LONGEST_NOTE: Final = 1024
+
+
+class StatusWriter(Protocol):
+    """Writes statuses and Events."""
+
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a status; returns the object. Raises: NotFoundError, UnavailableError, RefusedError."""
+        ...
+
+    async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        """Post an Event. Raises: UnavailableError, RefusedError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A condition that has changed."""
+
+    condition: Condition
+    warning: bool
+
+
+class Reporter:
+    """Writes what a decision says, where it differs from what the objects say."""
+
+    def __init__(self, writer: StatusWriter, index: Index) -> None:
+        self._writer = writer
+        self._index = index
+
+    async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> None:
+        """Write the statuses. Raises: UnavailableError, RefusedError."""
+        if snapshot.model is not None and decision.model_status is not None:
+            old = snapshot.model.status
+            await self._write(Kind.MODEL_DEPLOYMENT, snapshot.model.meta, old, decision.model_status, now)
+        for adapter in snapshot.adapters:
+            new = (decision.adapter_statuses or {}).get(adapter.meta.name)
+            if new is not None:
+                await self._write(Kind.LORA_ADAPTER, adapter.meta, adapter.status, new, now)
+
+    async def _write(self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime) -> None:
+        if old is not None and says_the_same(old, new):
+            return
+        identity = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
+        manifest = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": identity, "status": new.to_wire()}
+        try:
+            raw = await self._writer.apply_status(kind, manifest)
+        except NotFoundError:
+            return
+        self._index.put(kind, raw)
+        for number, turn in enumerate(turns(old, new)):
+            event = make_event(kind, meta, turn, now, number)
+            try:
+                await self._writer.create_event(meta.namespace, event)
+            except OperatorError as error:
+                # The condition says the same, and it stays: a lost Event is not worth another pass.
+                log.warning("%s/%s: an Event was lost: %s", meta.namespace, meta.name, error)
+
+
+def says_the_same(old: Status, new: Status) -> bool:
+    """Whether two statuses differ in nothing but the time at which conditions turned."""
+    return _untimed(old) == _untimed(new) and all(
+        same(before, after) for before, after in zip(_conditions(old), _conditions(new), strict=True)
+    )
+
+
+def turns(old: Status | None, new: Status) -> Iterator[Turn]:
+    """What is worth an Event: conditions that became true, ceased to be, or name another failure."""
+    before = {(label, entry.type): entry for label, entries in _labelled(old) for entry in entries}
+    for label, entries in _labelled(new):
+        for entry in entries:
+            last = before.get((label, entry.type))
+            if last is not None and (last.status, last.reason) == (entry.status, entry.reason):
+                continue
+            true = entry.status is ConditionStatus.TRUE
+            was_true = last is not None and last.status is ConditionStatus.TRUE
+            if label and entry.status is ConditionStatus.UNKNOWN:
+                # Said once, by the object's own Ready condition.
+                continue
+            if true or was_true or entry.reason not in _QUIET:
+                named = entry.model_copy(update={"type": f"{label}{entry.type}"})
+                yield Turn(named, warning=not true and entry.reason not in _STEPS)
+
+
+def make_event(kind: Kind, meta: ObjectMeta, turn: Turn, now: datetime, number: int) -> dict[str, Any]:
+    """An Event about a condition. `number` tells apart those of one moment."""
+    entry = turn.condition
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta.name}.{int(now.timestamp() * 1000):x}{number:02x}", "namespace": meta.namespace},
+        "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "type": "Warning" if turn.warning else "Normal",
+        "reason": entry.reason,
+        "action": "Reconcile",
+        "note": f"{entry.type} is {entry.status}: {entry.message}"[:_LONGEST_NOTE],
+        "reportingController": f"motet.dev/{FIELD_MANAGER}",
+        "reportingInstance": FIELD_MANAGER,
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": kind.value,
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+        },
+    }
+
+
+def _untimed(status: Status) -> dict[str, Any]:
+    """Everything but the conditions."""
+    wire = status.to_wire()
+    wire.pop("conditions", None)
+    for version in wire.get("versions", []):
+        version.pop("conditions", None)
+    return wire
+
+
+def _conditions(status: Status) -> list[Sequence[Condition]]:
+    return [entries for _, entries in _labelled(status)]
+
+
+def _labelled(status: Status | None) -> list[tuple[str, Sequence[Condition]]]:
+    """All sets of conditions in a status: the object's own, and each version's under its name."""
+    if status is None:
+        return []
+    own: list[tuple[str, Sequence[Condition]]] = [("", status.conditions)]
+    versions = status.versions if isinstance(status, LoraAdapterStatus) else []
+    return own + [(f"{version.name}: ", version.conditions) for version in versions]

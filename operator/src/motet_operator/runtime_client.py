@@ -1,0 +1,63 @@
+"""Talks to one runtime pod on its admin port: what do you hold, and this is what you must hold."""
+
+from typing import Final, Protocol
+
+import aiohttp
+from pydantic import ValidationError
+
+from motet_api.names import ADAPTERS_PATH, ADMIN_PORT
+from motet_api.wire import AdaptersReport, DesiredAdapters
+from motet_operator.errors import SilentPodError
+
+TIMEOUT_SECONDS: Final = 2.0
+
+
+class CallCounter(Protocol):
+    """Counts calls of runtime pods."""
+
+    def runtime_called(self, method: str, answered: bool) -> None:
+        """One call ended."""
+        ...
+
+
+class RuntimeClient:
+    """Every call ends within two seconds, one way or the other."""
+
+    def __init__(self, session: aiohttp.ClientSession, counter: CallCounter, admin_port: int = ADMIN_PORT) -> None:
+        self._session = session
+        self._counter = counter
+        self._port = admin_port
+
+    async def report(self, ip: str) -> AdaptersReport:
+        """What the pod holds. Raises: SilentPodError."""
+        return await self._call("GET", ip, None)
+
+    async def tell(self, ip: str, document: DesiredAdapters) -> AdaptersReport:
+        """Give the pod the whole set that it must hold; returns what it holds now. Raises: SilentPodError."""
+        return await self._call("PUT", ip, document)
+
+    async def _call(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:
+        host = f"[{ip}]" if ":" in ip else ip
+        url = f"http://{host}:{self._port}{ADAPTERS_PATH}"
+        try:
+            async with self._session.request(
+                method,
+                url,
+                json=document.to_wire() if document is not None else None,
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            ) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise SilentPodError(f"it answers {method} with status {response.status}")
+            report = AdaptersReport.model_validate_json(body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._counter.runtime_called(method, answered=False)
+            raise SilentPodError(str(error) or "it did not answer in time") from error
+        except ValidationError as error:
+            self._counter.runtime_called(method, answered=False)
+            raise SilentPodError(f"it answers what is no report: {error.errors()[0]['msg']}") from error
+        except SilentPodError:
+            self._counter.runtime_called(method, answered=False)
+            raise
+        self._counter.runtime_called(method, answered=True)
+        return report

@@ -1,0 +1,44 @@
+"""All that a decision may go by: one ModelDeployment and its surroundings at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from motet_api.wire import AdaptersReport
+from motet_operator.keys import Kind, ModelKey
+from motet_operator.views import Adapter, ChildView, Model, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod and what it says it holds. No report means unknown, never empty; `silence` says why there is none."""
+
+    pod: Pod
+    report: AdaptersReport | None = None
+    silence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was last applied for a child: digests of what we sent, and of the fields that the answer said are ours."""
+
+    manifest: str
+    owned_fields: str
+
+
+_NO_CHILDREN: Mapping[Kind, ChildView] = MappingProxyType({})
+_NOTHING_APPLIED: Mapping[Kind, Applied] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`model` is None where the ModelDeployment does not exist. `applied` is what this process remembers of its own
+    writes: it saves writes and decides nothing else; where it is empty the children are applied once more.
+    """
+
+    key: ModelKey
+    model: Model | None = None
+    adapters: tuple[Adapter, ...] = ()
+    children: Mapping[Kind, ChildView] = field(default_factory=lambda: _NO_CHILDREN)
+    pods: tuple[PodState, ...] = ()
+    applied: Mapping[Kind, Applied] = field(default_factory=lambda: _NOTHING_APPLIED)

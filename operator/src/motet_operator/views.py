@@ -1,0 +1,204 @@
+"""The part of each watched object that decisions go by, read once when the object arrives. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from motet_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus
+from motet_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from motet_api.names import FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, RUNTIME_CONTAINER
+from motet_api.objects import KubeModel, ObjectMeta
+from motet_operator.keys import Kind, RawObject
+
+SpecT = TypeVar("SpecT", bound=KubeModel)
+StatusT = TypeVar("StatusT", bound=KubeModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared(Generic[SpecT, StatusT]):
+    """An object of ours. `spec` is None, and `error` says why, where it passed admission and cannot be understood."""
+
+    meta: ObjectMeta
+    spec: SpecT | None
+    status: StatusT | None
+    error: str = ""
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is on its way out."""
+        return self.meta.deletion_timestamp is not None
+
+
+Model = Declared[ModelDeploymentSpec, ModelDeploymentStatus]
+Adapter = Declared[LoraAdapterSpec, LoraAdapterStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What is known of any object that the operator makes."""
+
+    name: str
+    uid: str
+    owner: str
+    """uid of the controlling owner; empty if there is none."""
+    ours: bool
+    """Whether it says that the operator manages it."""
+    owned_fields: str
+    """Digest of the fields that our field manager owns: changes when anybody takes one of them over."""
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a Deployment is. `current` says whether these numbers are about its latest generation."""
+
+    current: bool
+    replicas: int
+    ready: int
+    updated: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Whether a HorizontalPodAutoscaler can read its metric; None before it has said so."""
+
+    active: bool | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A runtime pod that is not on its way out. `running` is about the runtime container; `problem` why it does not."""
+
+    name: str
+    ip: str
+    running: bool
+    ready: bool
+    started: datetime | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """A child, and what its own status adds."""
+
+    child: Child
+    rollout: Rollout | None = None
+    scaling: Scaling | None = None
+
+
+View = Model | Adapter | ChildView | Pod
+Raw = Mapping[str, Any]
+
+
+def read(kind: Kind, raw: RawObject) -> View | None:
+    """The view of an object; None for a pod that is finished or on its way out, which nobody counts on any more."""
+    match kind:
+        case Kind.MODEL_DEPLOYMENT:
+            return _declared(raw, ModelDeploymentSpec, ModelDeploymentStatus)
+        case Kind.LORA_ADAPTER:
+            return _declared(raw, LoraAdapterSpec, LoraAdapterStatus)
+        case Kind.POD:
+            return _pod(raw)
+        case Kind.DEPLOYMENT:
+            return ChildView(_child(raw), rollout=_rollout(raw))
+        case Kind.AUTOSCALER:
+            return ChildView(_child(raw), scaling=_scaling(raw))
+        case _:
+            return ChildView(_child(raw))
+
+
+def _declared(raw: Raw, spec_type: type[SpecT], status_type: type[StatusT]) -> Declared[SpecT, StatusT]:
+    meta = ObjectMeta.model_validate(raw["metadata"])
+    try:
+        status = status_type.model_validate(raw["status"]) if raw.get("status") else None
+    except ValidationError:
+        # Written by a newer or older operator: as good as none, it is written anew.
+        status = None
+    try:
+        return Declared(meta, spec_type.model_validate(raw.get("spec")), status)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("spec", *first["loc"]))
+        return Declared(meta, None, status, f"{field}: {first['msg']}")
+
+
+def _child(raw: Raw) -> Child:
+    metadata = raw["metadata"]
+    owner = next((ref for ref in metadata.get("ownerReferences") or [] if ref.get("controller")), None)
+    fields = [
+        entry.get("fieldsV1")
+        for entry in metadata.get("managedFields") or []
+        if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")
+    ]
+    return Child(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner=owner["uid"] if owner else "",
+        ours=(metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY,
+        owned_fields=hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16],
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def _rollout(raw: Raw) -> Rollout:
+    status = raw.get("status") or {}
+    troubles = [
+        condition.get("message", "")
+        for condition in status.get("conditions") or []
+        if (condition["type"], condition["status"]) in {("Progressing", "False"), ("ReplicaFailure", "True")}
+    ]
+    return Rollout(
+        current=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        replicas=status.get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        message="; ".join(troubles),
+    )
+
+
+def _scaling(raw: Raw) -> Scaling:
+    conditions = {entry["type"]: entry for entry in (raw.get("status") or {}).get("conditions") or []}
+    able, active = conditions.get("AbleToScale"), conditions.get("ScalingActive")
+    if able is not None and able["status"] == "False":
+        return Scaling(False, able.get("message", ""))
+    if active is None:
+        return Scaling(None, "")
+    return Scaling(active["status"] == "True", active.get("message", ""))
+
+
+def _pod(raw: Raw) -> Pod | None:
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    if "deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"}:
+        return None
+    statuses = status.get("containerStatuses") or []
+    container: Raw = next((entry for entry in statuses if entry["name"] == RUNTIME_CONTAINER), {})
+    state = container.get("state") or {}
+    running = state.get("running")
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    return Pod(
+        name=metadata["name"],
+        ip=status.get("podIP", ""),
+        running=running is not None and bool(status.get("podIP")),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        started=datetime.fromisoformat(running["startedAt"]) if running and running.get("startedAt") else None,
+        problem=_problem(state, container.get("lastState") or {}, conditions.get("PodScheduled", {})),
+    )
+
+
+def _problem(state: Raw, last: Raw, scheduled: Raw) -> str:
+    """Why the container does not run, in the words of kubelet or scheduler."""
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
+    waiting = state.get("waiting")
+    if waiting is None or waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
+        return ""
+    ended = (last.get("terminated") or {}).get("exitCode")
+    suffix = f" (last exit code {ended})" if ended is not None else ""
+    return f"{waiting.get('reason', '')}: {waiting.get('message', '')}{suffix}"
