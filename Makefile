@@ -17,15 +17,15 @@ demo: ## The main job, from nothing: cluster, chart, adapters, requests, a burst
 	$(PYTHON) hack/demo
 
 .PHONY: test
-test: check unit slow localkube e2e ## Everything CI runs: check, unit, slow, localkube and e2e tests
+test: check unit process localkube e2e ## Everything CI runs: check, unit, process, localkube and e2e tests
 
 .PHONY: unit
 unit: ## Unit tests: seconds, no cluster
-	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not slow" tests
+	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not process and not slow" tests
 
-.PHONY: slow
-slow: ## Tests on the real 135M model, no cluster
-	$(PYTHON) -m pytest -q -m "slow and not e2e" tests
+.PHONY: process
+process: ## Tests of our programs as processes, and on the real 135M model; no cluster
+	$(PYTHON) -m pytest -q -m "(process or slow) and not localkube and not e2e" tests
 
 .PHONY: localkube
 localkube: ## Tests of the development cluster itself

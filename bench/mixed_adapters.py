@@ -32,6 +32,7 @@ from tests.models import make_adapter, make_tiny_llama
 
 REQUESTS, PROMPT, NEW = 32, 64, 16
 ROUNDS = 5
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ROOT = Path(__file__).parents[1]
 
 
@@ -124,17 +125,11 @@ def main() -> None:
 
 def write(name: str, figures: dict[str, float]) -> None:
     """Write `bench/results/NAME.json` and print it."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    model = next(names, platform.machine())
     document = {
         "commit": commit.stdout.strip(),
         "machine": f"{model}, one thread",

@@ -15,6 +15,8 @@ from tests.models import make_adapter, make_tiny_llama
 from tests.runtime.process import Reply, RuntimeProcess, runtime_process
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 PROMPT = "Where is my parcel?"
 
 
