@@ -1,7 +1,8 @@
 """From what single pods say of a version to what is true of it. Pure.
 
 Invariant: the pods that count are the ready ones, because they are the ones that serve; only while none is ready, those
-that run and answer. A starting pod therefore takes nothing away, and a pod that is silent makes the answer unknown, not "no".
+that run and answer. A starting pod therefore takes nothing away, and a pod that is silent makes the answer unknown,
+never "no".
 
     of the pods that count        Resident condition
     ----------------------        ------------------
