@@ -25,17 +25,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def installation() -> Iterator[Installation]:
-    """The product in a fresh cluster, with an audit log and a quicker autoscaler than users have."""
+def cluster() -> Iterator[Cluster]:
+    """A fresh cluster, with an audit log and a quicker autoscaler than users have."""
     cluster = Cluster(CLUSTER)
     cluster.down()
     cluster.up(Settings(hpa_sync_period="2s", audit=True))
-    installation = Installation(cluster)
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def tags(cluster: Cluster) -> dict[str, str]:
+    """The images of the working tree as it was when the tests began, by part."""
+    return Installation(cluster).load_images()
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster, tags: dict[str, str]) -> Installation:
+    """The product in the cluster."""
     cluster.kubectl("create", "namespace", NAMESPACE)
     cluster.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
-    installation.install(installation.load_images())
-    yield installation
-    cluster.down()
+    installation = Installation(cluster)
+    installation.install(tags)
+    return installation
 
 
 @pytest.fixture(scope="session")

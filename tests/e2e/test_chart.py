@@ -22,9 +22,9 @@ def pods(installation: Installation) -> dict[str, int]:
     return {item["metadata"]["name"]: item["status"]["containerStatuses"][0]["restartCount"] for item in items}
 
 
-def test_installing_again_keeps_the_certificate_and_the_pods(installation: Installation) -> None:
+def test_installing_again_keeps_the_certificate_and_the_pods(installation: Installation, tags: dict[str, str]) -> None:
     before = certificate(installation), pods(installation)
-    installation.install(installation.load_images())
+    installation.install(tags)
     assert (certificate(installation), pods(installation)) == before
 
 
