@@ -145,12 +145,17 @@ ROWS: dict[str, tuple[Adapter, tuple[PodState, ...], dict[str, int], tuple[str, 
         {},
         ("False", "Progressing"),
     ),
-    "no pod is ready, those that run hold it": (ONE, (state(holds(V1), ready=False),), {"v1": 1}, ("True", "Ready")),
+    "no pod is ready, those that run hold it": (
+        ONE,
+        (state(holds(V1), ready=False),),
+        {"v1": 1},
+        ("False", "Progressing"),
+    ),
     "no pod is ready, one answers and one does not yet": (
         ONE,
         (state(holds(V1), ready=False), state(None, name="pod-b", ready=False)),
         {"v1": 1},
-        ("True", "Ready"),
+        ("False", "Progressing"),
     ),
 }
 

@@ -300,6 +300,22 @@ def test_what_keeps_pods_from_running_is_said() -> None:
         assert "ImagePullBackOff: no such image" in found.message
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (("voice@v1", AdapterReason.SOURCE_NOT_FOUND), "pod-a is not ready without voice@v1 (SourceNotFound)"),
+        (("voice@v1", AdapterReason.DIGEST_MISMATCH), ""),
+    ],
+)
+def test_a_pod_that_waits_for_an_adapter_says_so(entry: tuple[str, AdapterReason], message: str) -> None:
+    rollout = Rollout(True, 1, 0, 1, "")
+    status = decided(settled(model(), (VOICE,), (state(holds(entry), ready=False),), rollout)).model_status
+    assert status is not None
+    found = find(status.conditions, "Ready")
+    assert found is not None
+    assert found.message == "; ".join(filter(None, ["0 of 1 pods ready", message]))
+
+
 def test_what_the_api_server_refuses_is_said() -> None:
     status = decide(STEADY, NOW, IMAGE, {Kind.DEPLOYMENT: "spec.template: no"}).model_status
     assert status is not None

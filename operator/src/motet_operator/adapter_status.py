@@ -15,8 +15,8 @@ Standings = Mapping[str, Standing]
 """What is true of each version in spec, by its name."""
 
 
-def adapter_status(adapter: Adapter, standings: Standings, stamp: Stamp) -> LoraAdapterStatus:
-    """The status of an adapter whose ModelDeployment exists."""
+def adapter_status(adapter: Adapter, standings: Standings, serving: bool, stamp: Stamp) -> LoraAdapterStatus:
+    """The status of an adapter whose ModelDeployment exists; `serving` says whether any of its pods is ready."""
     previous = adapter.status or LoraAdapterStatus()
     if adapter.spec is None:
         return _only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp)
@@ -27,7 +27,7 @@ def adapter_status(adapter: Adapter, standings: Standings, stamp: Stamp) -> Lora
         versions=_versions(adapter.spec, previous, standings, stamp),
         traffic=list(split.targets),
         summary=AdapterSummary(traffic=summary(split.targets), versions=f"{ready}/{len(standings)}"),
-        conditions=[stamp.condition(previous.conditions, ConditionType.READY, _ready(standings, split))],
+        conditions=[stamp.condition(previous.conditions, ConditionType.READY, _ready(standings, split, serving))],
     )
 
 
@@ -53,8 +53,8 @@ def _only_ready(previous: LoraAdapterStatus, verdict: Verdict, stamp: Stamp) -> 
     return previous.model_copy(update={"observed_generation": stamp.generation, "conditions": [ready]})
 
 
-def _ready(standings: Standings, split: Split) -> Verdict:
-    """Ready when every version is resident and the split is the one asked for; else the first obstacle, worst first."""
+def _ready(standings: Standings, split: Split, serving: bool) -> Verdict:
+    """Ready when every version is resident, the split is as asked for and a pod serves; else the worst obstacle."""
     obstacles = {version: found for version, found in standings.items() if not found.resident}
     for version, found in sorted(obstacles.items(), key=lambda item: _severity(item[1])):
         if found.failed:
@@ -67,6 +67,8 @@ def _ready(standings: Standings, split: Split) -> Verdict:
         return no(Reason.PROGRESSING, f"{version}: {found.verdict.message}")
     if split.note:
         return no(Reason.PROGRESSING, split.note)
+    if not serving:
+        return no(Reason.PROGRESSING, "resident, but no pod of the model is ready yet")
     return yes(
         Reason.READY, f"{len(standings)} of {len(standings)} versions resident; traffic {summary(split.targets)}"
     )

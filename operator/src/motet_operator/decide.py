@@ -85,6 +85,7 @@ def decide(
     made = make_children(model.meta, model.spec, image) if model.spec is not None else {}
     taken = [view.child for kind in made if (view := snapshot.children.get(kind)) and _foreign(view.child, model)]
     children = () if taken else tuple(_child_actions(snapshot, model, made))
+    serving = any(state.pod.ready for state in snapshot.pods)
     rollout, scaling = snapshot.children.get(Kind.DEPLOYMENT), snapshot.children.get(Kind.AUTOSCALER)
     return Decision(
         actions=(*children, *_tellings(snapshot.pods, document)),
@@ -99,7 +100,7 @@ def decide(
         ),
         adapter_statuses={
             adapter.meta.name: adapter_status(
-                adapter, _own_standings(adapter, found), Stamp(adapter.meta.generation, now)
+                adapter, _own_standings(adapter, found), serving, Stamp(adapter.meta.generation, now)
             )
             for adapter in snapshot.adapters
             if not adapter.deleting

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,9 +113,18 @@ async def operate(options: argparse.Namespace) -> None:
                     group.create_task(queue.run(WORKERS)),
                     group.create_task(resync.run(options.resync_seconds)),
                 ]
-                await watch(connection, index, queue.wake, options.namespace, started)
+                watching = group.create_task(watch(connection, index, queue.wake, options.namespace, started))
+                group.create_task(stop_on_signal(watching, started))
+                await asyncio.wait([watching])
                 for task in background:
                     task.cancel()
+
+
+async def stop_on_signal(watching: asyncio.Task[None], started: asyncio.Event) -> None:
+    """Take signals over from kopf, which at its end would wait for tasks that are ours and go on for ever."""
+    await started.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
 
 
 async def prime(resync: Resync) -> None:

@@ -6,7 +6,7 @@ from motet_api.modeldeployment import AdapterCounts, ModelDeploymentSpec, ModelD
 from motet_api.names import MODEL_LABEL
 from motet_api.reasons import ConditionType, Reason
 from motet_operator.conditions import Stamp, Verdict, no, unknown, yes
-from motet_operator.residency import Standing
+from motet_operator.residency import Standing, holds_back
 from motet_operator.snapshot import PodState
 from motet_operator.views import Model, Rollout, Scaling
 
@@ -73,7 +73,7 @@ def _ready(
 
 def _available(spec: ModelDeploymentSpec | None, seen: Rollout, pods: Sequence[PodState]) -> Verdict:
     if seen.ready > 0:
-        return yes(Reason.PODS_AVAILABLE, f"{seen.ready} pods serve")
+        return yes(Reason.PODS_AVAILABLE, f"ready pods: {seen.ready}")
     if spec is not None and spec.replicas == 0:
         return no(Reason.PODS_UNAVAILABLE, "spec.replicas is 0")
     obstacles = _obstacles(seen, pods)
@@ -81,9 +81,20 @@ def _available(spec: ModelDeploymentSpec | None, seen: Rollout, pods: Sequence[P
 
 
 def _obstacles(seen: Rollout, pods: Sequence[PodState]) -> list[str]:
-    """What Deployment, scheduler and kubelet complain of, each complaint once."""
-    complaints = dict.fromkeys(state.pod.problem for state in pods if state.pod.problem)
+    """What Deployment, scheduler, kubelet and the pods themselves wait for or complain of, each complaint once."""
+    complaints = dict.fromkeys(_obstacle(state) for state in pods if not state.pod.ready)
     return [text for text in (seen.message, *complaints) if text][:3]
+
+
+def _obstacle(state: PodState) -> str:
+    """Why a pod is not ready; empty if nobody says."""
+    if state.report is None or not state.pod.running:
+        return state.pod.problem
+    if not state.report.base_loaded:
+        return f"{state.pod.name} loads the base model"
+    waits = [f"{entry.id} ({entry.reason})" for entry in state.report.adapters if holds_back(entry.reason)]
+    more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
+    return f"{state.pod.name} is not ready without {waits[0]}{more}" if waits else ""
 
 
 def _adapters_resident(standings: dict[str, Standing], resident: int) -> Verdict:

@@ -138,6 +138,11 @@ def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool
     return len(held) == len(document) and all(_entry(wanted, held) is not None for wanted in document)
 
 
+def holds_back(reason: AdapterReason) -> bool:
+    """Whether a starting pod waits for a version in this state before it is ready."""
+    return reason is AdapterReason.LOADING or reason.transient
+
+
 def named(pods: Sequence[PodState]) -> str:
     """Pods by name, at most two of them."""
     names = sorted(state.pod.name for state in pods)

@@ -1,0 +1,129 @@
+"""What is read off objects as the API server sends them."""
+
+from typing import Any
+
+import pytest
+
+from motet_operator.keys import Kind
+from motet_operator.views import ChildView, Declared, Pod, Scaling, read
+from tests.operator.factories import MODEL_UID, raw_adapter, raw_child, raw_model
+
+RUNNING = {"running": {"startedAt": "2026-11-24T10:00:00Z"}}
+
+
+def pod_of(state: dict[str, Any], ip: str = "10.0.0.1", ready: str = "False", **status: Any) -> Pod:
+    container = {"name": "runtime", "state": state, "lastState": status.pop("last", {})}
+    raw = raw_child(
+        Kind.POD,
+        status={
+            "podIP": ip,
+            "containerStatuses": [{"name": "sidecar", "state": {}}, container],
+            "conditions": [{"type": "Ready", "status": ready}],
+            **status,
+        },
+    )
+    view = read(Kind.POD, raw)
+    assert isinstance(view, Pod)
+    return view
+
+
+def test_a_running_pod() -> None:
+    view = pod_of(RUNNING, ready="True")
+    assert (view.running, view.ready, view.ip, view.problem) == (True, True, "10.0.0.1", "")
+    assert view.started is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "problem"),
+    [
+        ({"waiting": {"reason": "ContainerCreating"}}, {}, ""),
+        ({"waiting": {"reason": "ImagePullBackOff", "message": "no image"}}, {}, "ImagePullBackOff: no image"),
+        (
+            {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+            {"last": {"terminated": {"exitCode": 1}}},
+            "CrashLoopBackOff: back-off (last exit code 1)",
+        ),
+        (
+            {},
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]},
+            "Unschedulable: 0/1",
+        ),
+    ],
+)
+def test_why_a_pod_does_not_run(state: dict[str, Any], options: dict[str, Any], problem: str) -> None:
+    view = pod_of(state, **options)
+    assert (view.running, view.problem) == (False, problem)
+
+
+def test_a_pod_without_an_address_does_not_run_yet() -> None:
+    assert not pod_of(RUNNING, ip="").running
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_finished_pod_is_none(phase: str) -> None:
+    assert read(Kind.POD, raw_child(Kind.POD, status={"phase": phase})) is None
+
+
+def test_ownership_of_a_child() -> None:
+    fields = {"f:spec": {"f:replicas": {}}}
+    entries = [
+        {"manager": "motet-operator", "operation": "Apply", "fieldsV1": fields},
+        {"manager": "kubectl", "fieldsV1": {}},
+    ]
+    view = read(Kind.SERVICE, raw_child(Kind.SERVICE, managedFields=entries))
+    lost = read(Kind.SERVICE, raw_child(Kind.SERVICE, managedFields=[entries[0] | {"fieldsV1": {}}]))
+    others = read(Kind.SERVICE, raw_child(Kind.SERVICE, managedFields=[entries[0]]))
+    assert isinstance(view, ChildView)
+    assert isinstance(lost, ChildView)
+    assert isinstance(others, ChildView)
+    assert (view.child.owner, view.child.ours) == (MODEL_UID, True)
+    assert view.child.owned_fields != lost.child.owned_fields
+    assert view.child.owned_fields == others.child.owned_fields, "what others own does not matter"
+
+
+def test_an_owner_that_does_not_control_is_no_owner() -> None:
+    raw = raw_child(Kind.SERVICE, ownerReferences=[{"uid": "other"}], owner="")
+    view = read(Kind.SERVICE, raw)
+    assert isinstance(view, ChildView)
+    assert view.child.owner == ""
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], Scaling(None, "")),
+        ([{"type": "ScalingActive", "status": "True", "message": "ok"}], Scaling(True, "ok")),
+        ([{"type": "ScalingActive", "status": "False", "message": "no metric"}], Scaling(False, "no metric")),
+        ([{"type": "AbleToScale", "status": "False", "message": "no scale"}], Scaling(False, "no scale")),
+    ],
+)
+def test_an_autoscaler(conditions: list[dict[str, str]], expected: Scaling) -> None:
+    view = read(Kind.AUTOSCALER, raw_child(Kind.AUTOSCALER, status={"conditions": conditions}))
+    assert isinstance(view, ChildView)
+    assert view.scaling == expected
+
+
+def test_a_deployment_whose_status_is_about_an_older_generation() -> None:
+    old = read(Kind.DEPLOYMENT, raw_child(Kind.DEPLOYMENT, status={"observedGeneration": 0, "replicas": 2}))
+    new = read(Kind.DEPLOYMENT, raw_child(Kind.DEPLOYMENT, status={"observedGeneration": 1, "replicas": 2}))
+    assert isinstance(old, ChildView)
+    assert isinstance(new, ChildView)
+    assert old.rollout
+    assert new.rollout
+    assert (old.rollout.current, new.rollout.current, new.rollout.replicas) == (False, True, 2)
+
+
+def test_a_spec_that_cannot_be_understood_is_named_and_status_is_kept() -> None:
+    raw = raw_model(replicas="many", status={"replicas": 3})
+    view = read(Kind.MODEL_DEPLOYMENT, raw)
+    assert isinstance(view, Declared)
+    assert view.spec is None
+    assert view.error.startswith("spec.replicas: ")
+    assert view.status is not None
+
+
+def test_a_status_of_another_time_is_as_good_as_none() -> None:
+    view = read(Kind.LORA_ADAPTER, raw_adapter(status={"versions": "all"}))
+    assert isinstance(view, Declared)
+    assert view.status is None
+    assert view.spec is not None
