@@ -5,11 +5,10 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from aiohttp import web
 
-from motet_operator.cluster import Cluster
 from motet_operator.errors import OperatorError
 from motet_operator.metrics_api.identity import RequestHeaderTrust, read_trust
 
@@ -29,10 +28,18 @@ def server_context(certificate: Path, key: Path, authority: str) -> ssl.SSLConte
     return context
 
 
+class PathReader(Protocol):
+    """Reads what is at a path of the API server."""
+
+    async def read(self, path: str) -> dict[str, Any]:
+        """The object. Raises: OperatorError."""
+        ...
+
+
 class Listener:
     """One port, with the certificate and the authority of now."""
 
-    def __init__(self, cluster: Cluster, certificate: Path, key: Path, port: int, host: str | None = None) -> None:
+    def __init__(self, cluster: PathReader, certificate: Path, key: Path, port: int, host: str | None = None) -> None:
         self._cluster = cluster
         self._certificate = certificate
         self._key = key

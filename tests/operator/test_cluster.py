@@ -1,0 +1,166 @@
+"""The client against a server that answers as told: what is sent, and which error becomes which."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from motet_operator import cluster as cluster_module
+from motet_operator.cluster import Cluster
+from motet_operator.errors import ConflictError, NotFoundError, OperatorError, RefusedError, UnavailableError
+from motet_operator.keys import Kind
+
+
+class Counter:
+    """Takes down calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def api_called(self, verb: str, code: int) -> None:
+        self.calls.append((verb, code))
+
+
+class Server:
+    """Answers in turn, and keeps what it was asked."""
+
+    def __init__(self, *answers: tuple[int, Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, dict[str, str], dict[str, str], Any]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        body = json.loads(text) if text else None
+        self.asked.append((request.method, request.path, dict(request.query), dict(request.headers), body))
+        code, answer = self.answers.pop(0) if self.answers else (200, {})
+        if code == 0:
+            await asyncio.Event().wait()
+        return web.json_response(answer, status=code)
+
+
+@asynccontextmanager
+async def cluster_of(
+    server: Server, counter: Counter | None = None, namespaces: tuple[str, ...] = ()
+) -> AsyncIterator[Cluster]:
+    app = web.Application()
+    app.add_routes([web.route("*", "/{path:.*}", server.handle)])
+    runner = web.AppRunner(app, shutdown_timeout=0.01)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    settings = client.Configuration(host=f"http://{host}:{port}")
+    settings.api_key = {"BearerToken": "Bearer secret"}
+    try:
+        async with client.ApiClient(settings) as api:
+            yield Cluster(api, counter or Counter(), namespaces)
+    finally:
+        await runner.cleanup()
+
+
+MANIFEST = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llama", "namespace": "speech"}}
+
+
+async def test_apply_is_server_side_apply_by_our_field_manager() -> None:
+    server = Server((201, {"metadata": {"uid": "x"}}))
+    counter = Counter()
+    async with cluster_of(server, counter) as cluster:
+        assert await cluster.apply(Kind.SERVICE, MANIFEST) == {"metadata": {"uid": "x"}}
+    ((method, path, query, headers, body),) = server.asked
+    assert (method, path) == ("PATCH", "/api/v1/namespaces/speech/services/llama")
+    assert query == {"fieldManager": "motet-operator", "force": "true"}
+    assert headers["Content-Type"] == "application/apply-patch+yaml"
+    assert headers["authorization" if "authorization" in headers else "Authorization"] == "Bearer secret"
+    assert body == MANIFEST
+    assert counter.calls == [("apply", 201)]
+
+
+async def test_a_status_goes_to_the_subresource() -> None:
+    server = Server()
+    async with cluster_of(server) as cluster:
+        await cluster.apply_status(Kind.LORA_ADAPTER, MANIFEST | {"status": {}})
+    assert server.asked[0][:2] == ("PATCH", "/apis/motet.dev/v1alpha1/namespaces/speech/loraadapters/llama/status")
+
+
+async def test_lists_come_page_by_page_of_what_is_ours() -> None:
+    pages = [
+        (200, {"metadata": {"continue": "next"}, "items": [{"n": 1}]}),
+        (200, {"metadata": {}, "items": [{"n": 2}]}),
+    ]
+    server = Server(*pages)
+    async with cluster_of(server) as cluster:
+        assert [item async for item in cluster.list(Kind.POD)] == [{"n": 1}, {"n": 2}]
+    assert [asked[1] for asked in server.asked] == ["/api/v1/pods", "/api/v1/pods"]
+    assert server.asked[0][2] == {"limit": "500", "labelSelector": "motet.dev/model-deployment"}
+    assert server.asked[1][2]["continue"] == "next"
+
+
+async def test_lists_are_of_the_given_namespaces_and_can_be_names_only() -> None:
+    empty = (200, {"metadata": {}, "items": []})
+    server = Server(empty, empty)
+    async with cluster_of(server, namespaces=("a", "b")) as cluster:
+        assert [item async for item in cluster.list(Kind.LORA_ADAPTER, metadata_only=True)] == []
+    assert [asked[1] for asked in server.asked] == [
+        "/apis/motet.dev/v1alpha1/namespaces/a/loraadapters",
+        "/apis/motet.dev/v1alpha1/namespaces/b/loraadapters",
+    ]
+    assert "PartialObjectMetadataList" in server.asked[0][3]["Accept"]
+    assert "labelSelector" not in server.asked[0][2]
+
+
+async def test_delete_is_of_one_uid_and_forgives_absence() -> None:
+    server = Server((404, {"message": "gone"}))
+    async with cluster_of(server) as cluster:
+        await cluster.delete(Kind.AUTOSCALER, "speech", "llama", "uid-1")
+    assert server.asked[0][0] == "DELETE"
+    assert server.asked[0][4]["preconditions"] == {"uid": "uid-1"}
+
+
+async def test_events_are_created_in_their_group() -> None:
+    server = Server((201, {}))
+    async with cluster_of(server) as cluster:
+        await cluster.create_event("speech", {"reason": "Ready"})
+    assert server.asked[0][:2] == ("POST", "/apis/events.k8s.io/v1/namespaces/speech/events")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (400, RefusedError),
+        (401, UnavailableError),
+        (403, RefusedError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (422, RefusedError),
+        (429, UnavailableError),
+        (500, UnavailableError),
+        (503, UnavailableError),
+    ],
+)
+async def test_errors_by_what_to_do_about_them(code: int, error: type[OperatorError]) -> None:
+    counter = Counter()
+    async with cluster_of(Server((code, {"message": "spec.x: no"})), counter) as cluster:
+        with pytest.raises(error, match=r"spec\.x: no") as caught:
+            await cluster.get(Kind.SERVICE, "speech", "llama")
+    assert type(caught.value) is error
+    assert counter.calls == [("get", code)]
+
+
+async def test_an_answer_that_does_not_come_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "TIMEOUT_SECONDS", 0.05)
+    counter = Counter()
+    async with cluster_of(Server((0, None)), counter) as cluster:
+        with pytest.raises(UnavailableError):
+            await cluster.get(Kind.SERVICE, "speech", "llama")
+    assert counter.calls == [("get", 0)]
+
+
+async def test_a_server_that_is_not_there_is_an_error() -> None:
+    async with client.ApiClient(client.Configuration(host="http://127.0.0.1:9")) as api:
+        with pytest.raises(UnavailableError):
+            await Cluster(api, Counter()).get(Kind.SERVICE, "speech", "llama")
