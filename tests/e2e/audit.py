@@ -24,8 +24,11 @@ class Call:
     group: str
     resource: str
     """With the subresource, as a rule names it: `loraadapters/status`."""
+    namespace: str
     name: str
     status: int
+    allowed: bool
+    """By RBAC. An allowed request can still be refused: whatever is new is, in a namespace that is going away."""
     at: datetime
 
     @property
@@ -56,7 +59,9 @@ def calls(log: Path) -> Iterator[Call]:
                 verb=entry["verb"],
                 group=target.get("apiGroup", ""),
                 resource=resource,
+                namespace=target.get("namespace", ""),
                 name=target.get("name", ""),
                 status=entry.get("responseStatus", {}).get("code", 0),
+                allowed=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "allow",
                 at=datetime.fromisoformat(entry["stageTimestamp"]),
             )

@@ -29,6 +29,12 @@ def test_no_writes_for_a_minute(world: World) -> None:
         now = datetime.now(UTC)
         return (now - max((call.at for call in calls(log) if call.writes), default=now)).total_seconds()
 
+    def others() -> list[str]:
+        """Namespaces of other modules that are still on their way out."""
+        names = world.kubectl("get", "namespaces", "-o", "jsonpath={.items[*].metadata.name}").split()
+        return [name for name in names if name.startswith("e2e-") and name != world.namespace]
+
+    eventually(others, lambda names: not names, SETTLE_SECONDS, "no other module's namespace")
     # What the creation of the objects still causes (the autoscaler's first readings, say) is not the steady state.
     eventually(quiet, lambda seconds: seconds > 5, SETTLE_SECONDS, "quiet")
     begun = datetime.now(UTC)
