@@ -36,6 +36,8 @@ class FakeLoader:
 
     async def load(self, desired: DesiredAdapter) -> Artifact:
         self.loaded.append(desired.uri)
+        if desired.uri == "crash":
+            raise ZeroDivisionError("as told")
         if desired.uri in self.failures:
             raise AdapterError(self.failures[desired.uri], "as told")
         return Artifact(Path("x"), Digest("sha256:" + "0" * 64), 8, 100, ())
@@ -158,6 +160,13 @@ async def test_a_failure_that_time_does_not_heal_settles_and_others_are_not_held
         with pytest.raises(RequestError, match="DigestMismatch") as refused:
             scene.residency.resolve("a@v1")
         assert refused.value.code is ErrorCode.ADAPTER_NOT_READY
+
+
+async def test_a_fault_nobody_foresaw_is_that_adapters_alone() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="crash", b_v1="y")
+        await scene.until(a_v1=AdapterReason.LOAD_FAILED, b_v1=RESIDENT)
+        assert not scene.residency.settled(), "it may heal"
 
 
 async def test_names_resolve_to_one_version_or_to_an_error_that_lists_them() -> None:

@@ -45,6 +45,8 @@ class AdapterReason(StrEnum):
     """A valid adapter of a kind that the engine cannot serve (DoRA, modules_to_save, ...); the message says which."""
     RANK_TOO_LARGE = "RankTooLarge"
     """The rank is above the ModelDeployment's spec.adapters.maxRank."""
+    LOAD_FAILED = "LoadFailed"
+    """A fault while loading that none of the checks foresaw; the pod's log has the traceback. Tried again."""
     BASE_MISMATCH = "BaseMismatch"
     """Target modules or tensor shapes do not fit the base model."""
 
@@ -59,7 +61,7 @@ class AdapterReason(StrEnum):
         return self not in _STEPS
 
 
-_TRANSIENT = frozenset({AdapterReason.FETCH_FAILED, AdapterReason.SOURCE_NOT_FOUND})
+_TRANSIENT = frozenset({AdapterReason.FETCH_FAILED, AdapterReason.SOURCE_NOT_FOUND, AdapterReason.LOAD_FAILED})
 _STEPS = frozenset({AdapterReason.RESIDENT, AdapterReason.LOADING, AdapterReason.DRAINING})
 
 

@@ -32,12 +32,15 @@ class DesiredAdapters(KubeModel):
 
 
 class AdapterReport(KubeModel):
-    """What a pod says of one version. `digest`, `rank`, `size_bytes` and `target_modules` are known once verified."""
+    """What a pod says of one version. `uri` and `desired_digest` are what it was told; `digest`, `rank`, `size_bytes` and
+    `target_modules` what it found, once verified.
+    """
 
     id: AdapterId
     reason: AdapterReason
     message: str = ""
     uri: str = ""
+    desired_digest: Digest | None = None
     digest: Digest | None = None
     rank: int | None = None
     size_bytes: int | None = None

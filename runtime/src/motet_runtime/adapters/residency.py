@@ -203,10 +203,11 @@ class Residency:
         try:
             entry.artifact = await self._loader.load(entry.desired)
         except AdapterError as error:
-            entry.reason, entry.message = error.reason, error.message
-            backoff = min(_FIRST_RETRY * 2 ** (entry.attempts - 1), _LAST_RETRY)
-            entry.due = self._clock() + (backoff if error.reason.transient else _RECHECK)
-            _log.warning("adapter failed", extra={"adapter": adapter, "reason": error.reason, "detail": error.message})
+            self._failed(entry, error.reason, error.message)
+            return
+        except Exception as error:  # the loop's edge: one adapter must not keep the others from being loaded
+            _log.exception("adapter %s could not be loaded", adapter)
+            self._failed(entry, AdapterReason.LOAD_FAILED, f"{type(error).__name__}: {error}")
             return
         entry.load_seconds = round(self._clock() - started, 4)
         entry.reason, entry.message = AdapterReason.RESIDENT, ""
@@ -214,6 +215,12 @@ class Residency:
         if self._entries.get(adapter) is not entry:
             # The document changed while it loaded.
             await self._loader.unload(adapter)
+
+    def _failed(self, entry: _Entry, reason: AdapterReason, message: str) -> None:
+        entry.reason, entry.message = reason, message
+        backoff = min(_FIRST_RETRY * 2.0 ** min(entry.attempts - 1, 16), _LAST_RETRY)
+        entry.due = self._clock() + (backoff if reason.transient else _RECHECK)
+        _log.warning("adapter failed", extra={"adapter": entry.desired.id, "reason": reason, "detail": message})
 
 
 def _report(entry: _Entry) -> AdapterReport:
@@ -223,6 +230,7 @@ def _report(entry: _Entry) -> AdapterReport:
         reason=entry.reason,
         message=entry.message,
         uri=entry.desired.uri,
+        desired_digest=entry.desired.digest,
         digest=artifact and artifact.digest,
         rank=artifact and artifact.rank,
         size_bytes=artifact and artifact.size_bytes,
