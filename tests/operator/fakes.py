@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from motet_api.identity import AdapterId, Digest
+from motet_api.identity import Digest
 from motet_api.reasons import AdapterReason
-from motet_api.wire import AdapterReport, AdaptersReport, DesiredAdapters
+from motet_api.wire import AdapterReport, AdaptersReport, DesiredAdapter, DesiredAdapters
 from motet_operator.errors import NotFoundError, OperatorError, SilentPodError
 from motet_operator.index import Index
 from motet_operator.keys import Kind
@@ -107,7 +107,7 @@ class FakeRuntime:
             max_batch_size=8,
             running=0,
             waiting=0,
-            adapters=[self._entry(entry.id, entry.uri) for entry in entries],
+            adapters=[self._entry(entry) for entry in entries],
         )
 
     async def tell(self, ip: str, document: DesiredAdapters) -> AdaptersReport:
@@ -117,7 +117,10 @@ class FakeRuntime:
         self.told[ip] = document
         return await self.report(ip)
 
-    def _entry(self, name: AdapterId, uri: str) -> AdapterReport:
-        reason = self.broken.get(name, AdapterReason.RESIDENT)
+    def _entry(self, told: DesiredAdapter) -> AdapterReport:
+        reason = self.broken.get(told.id, AdapterReason.RESIDENT)
         known = {"rank": 8, "digest": Digest("sha256:" + "a" * 64)} if reason is AdapterReason.RESIDENT else {}
-        return AdapterReport(**{"id": name, "reason": reason, "uri": uri, "message": str(reason), **known})
+        return AdapterReport(
+            **{"id": told.id, "reason": reason, "uri": told.uri, "desired_digest": told.digest, "message": reason},
+            **known,
+        )

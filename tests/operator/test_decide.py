@@ -23,6 +23,7 @@ from motet_operator.keys import Kind
 from motet_operator.snapshot import Snapshot
 from motet_operator.views import Rollout, Scaling
 from tests.operator.factories import (
+    DIGEST,
     IMAGE,
     KEY,
     NOW,
@@ -124,9 +125,25 @@ ACTIONS = {
         replace(STEADY, pods=(state(holds("voice@v1", uri="pvc://adapters/y")),)),
         ["tell pod-a"],
     ),
-    "a pod has other bytes": (
+    "a pod was told another digest": (
         replace(STEADY, adapters=(adapter(digest=OTHER_DIGEST),), pods=(state(holds("voice@v1")),)),
         ["tell pod-a"],
+    ),
+    "a pod failed with another digest than the one wanted now": (
+        replace(
+            STEADY,
+            adapters=(adapter(digest=OTHER_DIGEST),),
+            pods=(state(holds(("voice@v1", AdapterReason.DIGEST_MISMATCH), desired_digest=DIGEST)),),
+        ),
+        ["tell pod-a"],
+    ),
+    "a pod failed with the digest wanted": (
+        replace(
+            STEADY,
+            adapters=(adapter(digest=OTHER_DIGEST),),
+            pods=(state(holds(("voice@v1", AdapterReason.DIGEST_MISMATCH), desired_digest=OTHER_DIGEST)),),
+        ),
+        [],
     ),
     "a version failed for good": (replace(STEADY, pods=(state(holds(FAILED)),)), []),
     "a pod is loading": (replace(STEADY, pods=(state(holds(LOADING)),)), []),

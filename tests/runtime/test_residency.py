@@ -183,3 +183,11 @@ async def test_names_resolve_to_one_version_or_to_an_error_that_lists_them() -> 
             with pytest.raises(RequestError, match=said) as refused:
                 scene.residency.resolve(name)
             assert refused.value.code is code
+
+
+def test_a_report_says_what_the_pod_was_told() -> None:
+    wanted = DesiredAdapter(id=AdapterId("a@v1"), uri="a", digest=Digest("sha256:" + "1" * 64))
+    residency = Residency(FakeLoader(), Clock())
+    residency.set_desired(DesiredAdapters(adapters=[wanted]))
+    (row,) = residency.report()
+    assert (row.uri, row.desired_digest, row.digest) == ("a", wanted.digest, None)

@@ -32,8 +32,10 @@ class DesiredAdapters(KubeModel):
 
 
 class AdapterReport(KubeModel):
-    """What a pod says of one version. `uri` and `desired_digest` are what it was told; `digest`, `rank`, `size_bytes` and
-    `target_modules` what it found, once verified.
+    """What a pod says of one version.
+
+    `uri` and `desired_digest` are what the pod was told; `digest`, `rank`, `size_bytes` and `target_modules` are what
+    it found, once verified.
     """
 
     id: AdapterId

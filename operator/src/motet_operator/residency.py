@@ -122,12 +122,10 @@ def _held(state: PodState) -> Held:
 
 
 def _entry(wanted: DesiredAdapter, held: Held) -> AdapterReport | None:
-    """What a pod says of the version; nothing if what it has under that id came from somewhere else."""
+    """What a pod says of the version; nothing if what it was told under that id is something else."""
     found = held.get(wanted.id)
-    if found is None or found.uri != wanted.uri:
-        return None
-    other = wanted.digest is not None and found.digest not in (None, wanted.digest)
-    return None if other and found.reason is AdapterReason.RESIDENT else found
+    told = found is not None and (found.uri, found.desired_digest) == (wanted.uri, wanted.digest)
+    return found if told else None
 
 
 def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool:

@@ -1,15 +1,22 @@
 """Listing everything: once before the first pass, and again from time to time against what watches may have missed."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn, Protocol
 
-from motet_operator.cluster import Cluster
 from motet_operator.errors import OperatorError
 from motet_operator.index import Index
-from motet_operator.keys import Kind, ModelKey
+from motet_operator.keys import Kind, ModelKey, RawObject
 
 log = logging.getLogger(__name__)
+
+
+class Lister(Protocol):
+    """Lists objects."""
+
+    def list(self, kind: Kind, metadata_only: bool = False) -> AsyncIterator[RawObject]:
+        """All objects of a kind that are ours to see. Raises: UnavailableError, RefusedError."""
+        ...
 
 
 class Resync:
@@ -17,7 +24,7 @@ class Resync:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Lister,
         index: Index,
         wake: Callable[[ModelKey], None],
         sleep: Callable[[float], Awaitable[None]],

@@ -37,27 +37,27 @@ class RuntimeClient:
         return await self._call("PUT", ip, document)
 
     async def _call(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:
-        host = f"[{ip}]" if ":" in ip else ip
-        url = f"http://{host}:{self._port}{ADAPTERS_PATH}"
         try:
-            async with self._session.request(
-                method,
-                url,
-                json=document.to_wire() if document is not None else None,
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-            ) as response:
-                body = await response.read()
-                if response.status != 200:
-                    raise SilentPodError(f"it answers {method} with status {response.status}")
-            report = AdaptersReport.model_validate_json(body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._counter.runtime_called(method, answered=False)
-            raise SilentPodError(str(error) or "it did not answer in time") from error
-        except ValidationError as error:
-            self._counter.runtime_called(method, answered=False)
-            raise SilentPodError(f"it answers what is no report: {error.errors()[0]['msg']}") from error
+            report = await self._exchange(method, ip, document)
         except SilentPodError:
             self._counter.runtime_called(method, answered=False)
             raise
         self._counter.runtime_called(method, answered=True)
         return report
+
+    async def _exchange(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:
+        host = f"[{ip}]" if ":" in ip else ip
+        url = f"http://{host}:{self._port}{ADAPTERS_PATH}"
+        body = document.to_wire() if document is not None else None
+        within = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        try:
+            async with self._session.request(method, url, json=body, timeout=within) as response:
+                if response.status != 200:
+                    raise SilentPodError(f"it answers {method} with status {response.status}")
+                return AdaptersReport.model_validate_json(await response.read())
+        except aiohttp.ClientConnectorError as error:
+            raise SilentPodError(f"cannot connect to {host}:{self._port}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise SilentPodError(str(error) or f"no answer within {TIMEOUT_SECONDS:g} s") from error
+        except ValidationError as error:
+            raise SilentPodError(f"it answers what is no report: {error.errors()[0]['msg']}") from error

@@ -10,7 +10,6 @@ from typing import Any
 
 import kopf
 
-from motet_api.names import MODEL_LABEL
 from motet_operator.connection import kopf_login
 from motet_operator.index import Index
 from motet_operator.keys import RESOURCES, Kind, ModelKey
@@ -53,11 +52,9 @@ def _register_login(registry: kopf.OperatorRegistry, connection: Any) -> None:
 
 def _register(registry: kopf.OperatorRegistry, kind: Kind, index: Index, wake: Callable[[ModelKey], None]) -> None:
     resource = RESOURCES[kind]
-    labels = {MODEL_LABEL: kopf.PRESENT} if resource.labelled else None
 
-    @kopf.on.event(
-        resource.group, resource.version, resource.plural, registry=registry, id=f"wake-{kind}", labels=labels
-    )
+    # No filter by label: an object that loses its label must be seen to lose it.
+    @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"wake-{kind}")
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         take = index.remove if event["type"] == "DELETED" else index.put
         for key in take(kind, event["object"]):

@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import aiohttp
 from pydantic import ValidationError
 
 from motet_api.names import DEMAND_PATH
 from motet_api.wire import Demand
-from motet_operator.cluster import Cluster
 from motet_operator.errors import OperatorError
 from motet_operator.metrics_api.demand import DemandBook, Gateway
 
@@ -38,12 +37,20 @@ def _of_slice(item: dict[str, Any]) -> Iterator[Gateway]:
         yield Gateway(f"http://{host}:{ports[0]}", ready=bool(conditions.get("ready", True)))
 
 
+class PathReader(Protocol):
+    """Reads what is at a path of the API server."""
+
+    async def read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The object, or the list. Raises: OperatorError."""
+        ...
+
+
 class DemandPoller:
     """Keeps a book up to date. `service` is the gateways' Service: namespace and name."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: PathReader,
         session: aiohttp.ClientSession,
         service: tuple[str, str],
         book: DemandBook,
