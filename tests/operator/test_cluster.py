@@ -144,11 +144,28 @@ async def test_events_are_created_in_their_group() -> None:
 )
 async def test_errors_by_what_to_do_about_them(code: int, error: type[OperatorError]) -> None:
     counter = Counter()
-    async with cluster_of(Server((code, {"message": "spec.x: no"})), counter) as cluster:
+    async with cluster_of(Server((code, {"message": "spec.x: no", "reason": "Any"})), counter) as cluster:
         with pytest.raises(error, match=r"spec\.x: no") as caught:
             await cluster.get(Kind.SERVICE, "speech", "llama")
     assert type(caught.value) is error
     assert counter.calls == [("get", code)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"message": ".spec.nope: field not declared in schema"}, RefusedError),
+        ({"message": "etcd is down", "reason": "InternalError"}, UnavailableError),
+        ("no status at all", UnavailableError),
+    ],
+)
+async def test_a_manifest_that_cannot_be_decoded_is_refused_though_its_status_is_500(
+    answer: Any, error: type[OperatorError]
+) -> None:
+    async with cluster_of(Server((500, answer))) as cluster:
+        with pytest.raises(error) as caught:
+            await cluster.apply(Kind.SERVICE, MANIFEST)
+    assert type(caught.value) is error
 
 
 async def test_an_answer_that_does_not_come_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,15 @@ async def test_an_object_that_is_gone_when_its_status_is_written_is_no_error() -
     assert await world.run() == ["status LoraAdapter voice"]
 
 
+async def test_a_status_that_cannot_be_written_keeps_no_other_back() -> None:
+    world = await serving_world()
+    world.cluster.put(Kind.LORA_ADAPTER, raw_adapter("topic"))
+    world.cluster.refuse[Kind.MODEL_DEPLOYMENT] = UnavailableError("timed out")
+    with pytest.raises(UnavailableError):
+        await world.run()
+    assert "status LoraAdapter topic" in world.cluster.writes
+
+
 async def test_a_new_version_is_loaded_before_the_split_moves() -> None:
     world = await serving_world()
     world.cluster.put(

@@ -13,6 +13,7 @@ from motet_operator.keys import RESOURCES, Kind
 
 TIMEOUT_SECONDS: Final = 15.0
 PAGE: Final = 500
+_REFUSALS: Final = frozenset({400, 403, 405, 413, 415, 422})
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 Manifest = Mapping[str, Any]
@@ -106,7 +107,7 @@ class Cluster:
             raise UnavailableError(f"{method} {path}: {error or repr(error)}") from error
         self._counter.api_called(verb, code)
         if code >= 400:
-            raise _error(code, f"{method} {path}: {_message(text)}")
+            raise _error(code, f"{method} {path}", text)
         answer: dict[str, Any] = json.loads(text)
         return answer
 
@@ -132,23 +133,21 @@ class Cluster:
             return response.status, await response.read()
 
 
-def _message(text: bytes) -> str:
-    """The API server's own words, if it said any."""
+def _error(code: int, call: str, text: bytes) -> OperatorError:
+    """The error that an answer means; its message is the API server's own, if it said anything."""
     try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return text[:500].decode(errors="replace")
-
-
-def _error(code: int, message: str) -> OperatorError:
+        status = json.loads(text)
+        message, reason = str(status["message"]), status.get("reason", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, reason = text[:500].decode(errors="replace"), "Unknown"
+    if (code == 500 and not reason) or code in _REFUSALS:
+        # 500 without a reason is the answer to a manifest with fields that the kind does not have.
+        return RefusedError(message)
+    message = f"{call}: {message}"
     match code:
         case 404:
             return NotFoundError(message)
         case 409:
             return ConflictError(message)
-        case 401 | 429:
-            return UnavailableError(message)
-        case _ if code >= 500:
-            return UnavailableError(message)
         case _:
-            return RefusedError(message)
+            return UnavailableError(message)

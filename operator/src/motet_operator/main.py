@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--metrics-port", type=int, default=9090, help="/metrics")
     run.add_argument("--resync-seconds", type=float, default=60.0, help="list everything anew this often")
     api = commands.add_parser("metrics-api", help="serve custom.metrics.k8s.io", formatter_class=defaults)
-    api.add_argument("--gateway-service", required=True, metavar="NAMESPACE/NAME", help="whose pods are asked")
+    api.add_argument(
+        "--gateway-service", type=service_name, required=True, metavar="NAMESPACE/NAME", help="whose pods are asked"
+    )
     api.add_argument("--port", type=int, default=6443)
     api.add_argument("--tls-cert", type=Path, required=True, help="serving certificate, PEM; read anew when it changes")
     api.add_argument("--tls-key", type=Path, required=True, help="its key, PEM")
@@ -75,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--kubeconfig", type=Path, help="instead of the pod's own service account")
         command.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def service_name(text: str) -> tuple[str, str]:
+    """Read NAMESPACE/NAME. Raises: ArgumentTypeError."""
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAMESPACE/NAME")
+    return namespace, name
 
 
 async def operate(options: argparse.Namespace) -> None:

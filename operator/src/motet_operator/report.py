@@ -1,5 +1,6 @@
 """Report: write each status once, and only if it says something new; post an Event for what has turned."""
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _STEPS: Final = frozenset({Reason.PROGRESSING, Reason.NO_PODS, Reason.NOT_CONFIG
 _QUIET: Final = _STEPS | {Reason.PODS_UNAVAILABLE, Reason.POD_UNREACHABLE}
 """Reasons that are worth an Event only if something that was true ceases to be: every start goes through them."""
 _LONGEST_NOTE: Final = 1024
+_WRITES_AT_ONCE: Final = 8
 
 
 class StatusWriter(Protocol):
@@ -57,18 +59,19 @@ class Reporter:
         self._index = index
 
     async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> None:
-        """Write the statuses. Raises: UnavailableError, RefusedError."""
-        if snapshot.model is not None and decision.model_status is not None:
-            old = snapshot.model.status
-            await self._write(Kind.MODEL_DEPLOYMENT, snapshot.model.meta, old, decision.model_status, now)
-        for adapter in snapshot.adapters:
-            new = (decision.adapter_statuses or {}).get(adapter.meta.name)
-            if new is not None:
-                await self._write(Kind.LORA_ADAPTER, adapter.meta, adapter.status, new, now)
+        """Write the statuses; what fails keeps none of the others back. Raises: UnavailableError, RefusedError."""
+        at_once = asyncio.Semaphore(_WRITES_AT_ONCE)
+
+        async def write(kind: Kind, meta: ObjectMeta, old: Status | None, new: Status) -> None:
+            async with at_once:
+                await self._write(kind, meta, old, new, now)
+
+        writes = [write(*change) for change in _changes(snapshot, decision)]
+        for result in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def _write(self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime) -> None:
-        if old is not None and says_the_same(old, new):
-            return
         identity = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         manifest = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": identity, "status": new.to_wire()}
         try:
@@ -83,6 +86,17 @@ class Reporter:
             except OperatorError as error:
                 # The condition says the same, and it stays: a lost Event is not worth another pass.
                 log.warning("%s/%s: an Event was lost: %s", meta.namespace, meta.name, error)
+
+
+def _changes(snapshot: Snapshot, decision: Decision) -> Iterator[tuple[Kind, ObjectMeta, Status | None, Status]]:
+    """Every status that says something new: whose it is, the old one, the new one."""
+    model, status = snapshot.model, decision.model_status
+    if model is not None and status is not None and not (model.status and says_the_same(model.status, status)):
+        yield Kind.MODEL_DEPLOYMENT, model.meta, model.status, status
+    for adapter in snapshot.adapters:
+        new = (decision.adapter_statuses or {}).get(adapter.meta.name)
+        if new is not None and not (adapter.status and says_the_same(adapter.status, new)):
+            yield Kind.LORA_ADAPTER, adapter.meta, adapter.status, new
 
 
 def says_the_same(old: Status, new: Status) -> bool:

@@ -32,12 +32,11 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    namespace, _, name = options.gateway_service.partition("/")
     connection = await connect(options.kubeconfig)
     async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
         cluster = Cluster(api, Metrics(CollectorRegistry()))
         book = DemandBook(options.max_age_seconds)
-        poller = DemandPoller(cluster, session, (namespace, name), book, _now, asyncio.sleep)
+        poller = DemandPoller(cluster, session, options.gateway_service, book, _now, asyncio.sleep)
         listener = Listener(cluster, options.tls_cert, options.tls_key, options.port)
         metrics_api = MetricsApi(book, Authorizer(cluster, time.monotonic), listener.trust, _now)
         runner = web.AppRunner(metrics_api.application(), access_log=None)

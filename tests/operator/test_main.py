@@ -1,0 +1,34 @@
+"""The command line: what is missing or malformed is said before anything starts."""
+
+import argparse
+
+import pytest
+
+from motet_operator.main import main, service_name
+
+TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "command"),
+        (["metrics-api", *TLS], "--gateway-service"),
+        (["metrics-api", "--gateway-service", "gateway", *TLS], "NAMESPACE/NAME"),
+        (["metrics-api", "--gateway-service", "a/b"], "--tls-cert"),
+        (["run", "--runtime-image-pull-policy", "Sometimes"], "invalid choice"),
+        (["run", "--unknown"], "unrecognized"),
+    ],
+)
+def test_wrong_words_end_with_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_service_name() -> None:
+    assert service_name("motet-system/motet-gateway") == ("motet-system", "motet-gateway")
+    for wrong in ("gateway", "/gateway", "a/", "a/b/c"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            service_name(wrong)
