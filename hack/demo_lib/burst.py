@@ -165,7 +165,7 @@ def hpa_line(hpa: dict[str, Any]) -> str:
     """What `kubectl get hpa` would show of one."""
     status = hpa.get("status", {})
     current = [metric["object"]["current"] for metric in status.get("currentMetrics") or [] if metric.get("object")]
-    shown = current[0].get("averageValue") or current[0].get("value") if current else "<unknown>"
+    shown = f"{quantity(current[0].get('averageValue') or current[0]['value']):g}" if current else "<unknown>"
     wanted = [metric["object"]["target"] for metric in hpa["spec"]["metrics"] if metric.get("object")]
     goal = wanted[0].get("averageValue") or wanted[0].get("value") if wanted else "?"
     replicas = f"{status.get('currentReplicas', 0)} -> {status.get('desiredReplicas', 0)}"

@@ -23,8 +23,8 @@ CLUSTER: Final = "motet"
 NAMESPACE: Final = "demo"
 MODEL: Final = "smollm2"
 QUESTION: Final = "I have been charged twice this month and nobody answers my mails!"
-BURST_AT_ONCE: Final = 32
-BURST_TOKENS: Final = 48
+BURST_AT_ONCE: Final = 24
+BURST_TOKENS: Final = 24
 BURST_SECONDS: Final = 120
 TARGET_DEPTH: Final = 8
 SETTLE_SECONDS: Final = 240
@@ -38,7 +38,7 @@ def set_up(console: Console) -> tuple[Installation, str, Path]:
     with console.step("three adapter versions, trained on examples/data (cached)"):
         adapters = train_adapters(model)
     for name, shares in json.loads((adapters / "accuracy.json").read_text()).items():
-        console.say(f"{name}, right on held-out: " + ", ".join(f"{who} {share:.0%}" for who, share in shares.items()))
+        console.say(f"{name}, right on held-out: " + "; ".join(f"{who} {share:.0%}" for who, share in shares.items()))
     with console.step("files for the volumes"):
         put_into_volumes(Material(model, adapters))
     with console.step("lorax-client's own environment"):
