@@ -86,6 +86,14 @@ def broken_config(adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text("{")
 
 
+def nested_config(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text("[" * 100_000)
+
+
+def nested_header(adapter: Path) -> None:
+    (adapter / WEIGHTS).write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
+
+
 def other_shapes(adapter: Path) -> None:
     tensors = load_file(adapter / WEIGHTS)
     save_file(
@@ -118,6 +126,21 @@ BROKEN: dict[str, tuple[Callable[[Path], None], AdapterReason, str]] = {
     "config no JSON": (broken_config, AdapterReason.INVALID_CONFIG, "not JSON"),
     "config without rank": (set_config(r=None), AdapterReason.INVALID_CONFIG, "r is missing"),
     "config without targets": (set_config(target_modules=[]), AdapterReason.INVALID_CONFIG, "target_modules"),
+    "config nested without end": (nested_config, AdapterReason.INVALID_CONFIG, "nested too deeply"),
+    "rank pattern a list": (set_config(rank_pattern=["q_proj"]), AdapterReason.INVALID_CONFIG, "rank_pattern must map"),
+    "rank pattern of words": (
+        set_config(rank_pattern={"q": "8"}),
+        AdapterReason.INVALID_CONFIG,
+        "rank_pattern must map",
+    ),
+    "rank pattern of zero": (set_config(rank_pattern={"q": 0}), AdapterReason.INVALID_CONFIG, "from 1 on"),
+    "rank pattern no expression": (set_config(rank_pattern={"(": 4}), AdapterReason.INVALID_CONFIG, "no regular"),
+    "alpha no number": (set_config(lora_alpha=float("nan")), AdapterReason.INVALID_CONFIG, "lora_alpha"),
+    "alpha beyond a float": (set_config(lora_alpha=10**400), AdapterReason.INVALID_CONFIG, "lora_alpha"),
+    "layers in words": (set_config(layers_to_transform="all"), AdapterReason.INVALID_CONFIG, "layers_to_transform"),
+    "targets of numbers": (set_config(target_modules=[1]), AdapterReason.INVALID_CONFIG, "target_modules must be"),
+    "exclusions a number": (set_config(exclude_modules=3), AdapterReason.INVALID_CONFIG, "exclude_modules must be"),
+    "header nested without end": (nested_header, AdapterReason.CORRUPT_WEIGHTS, "header cannot be read"),
     "rank too large": (set_config(r=65), AdapterReason.RANK_TOO_LARGE, "maxRank 16"),
     "rank pattern too large": (too_large, AdapterReason.RANK_TOO_LARGE, "rank 64"),
     "another rank than the weights": (set_config(r=8), AdapterReason.BASE_MISMATCH, "lora_A"),
@@ -173,6 +196,9 @@ def test_claims_resolve_below_their_mount_and_no_further(tmp_path: Path) -> None
     assert local_path("file:///x/y", tmp_path) == Path("/x/y")
     with pytest.raises(AdapterError, match="claimNames") as unmounted:
         local_path("pvc://other/a", tmp_path)
+    for no_claim in ("pvc:///claim/a", "pvc://../claim/a"):
+        with pytest.raises(AdapterError, match="not mounted"):
+            local_path(no_claim, tmp_path)
     assert unmounted.value.reason is AdapterReason.SOURCE_NOT_MOUNTED
     with pytest.raises(AdapterError, match="out of the claim"):
         local_path("pvc://claim/../../etc", tmp_path)

@@ -33,6 +33,8 @@ class FakeLoader:
         self.failures: dict[str, AdapterReason] = {}
         self.loaded: list[str] = []
         self.unloaded: list[str] = []
+        self.may_unload = asyncio.Event()
+        self.may_unload.set()
 
     async def load(self, desired: DesiredAdapter) -> Artifact:
         self.loaded.append(desired.uri)
@@ -44,6 +46,7 @@ class FakeLoader:
 
     async def unload(self, adapter: AdapterId) -> None:
         self.unloaded.append(adapter)
+        await self.may_unload.wait()
 
 
 class Scene:
@@ -127,6 +130,24 @@ async def test_a_version_wanted_again_while_it_drains_stays() -> None:
         assert scene.loader.loaded == ["x"]
 
 
+async def test_a_version_wanted_again_while_it_is_unloaded_is_not_served_from_what_is_being_freed() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x")
+        await scene.until(a_v1=RESIDENT)
+        scene.loader.may_unload.clear()
+        scene.want()
+        async with asyncio.timeout(5):
+            while scene.loader.unloaded == []:
+                await asyncio.sleep(0.001)
+        scene.want(a_v1="x")
+        with pytest.raises(RequestError) as refused:
+            scene.residency.resolve("a@v1")
+        assert refused.value.code is ErrorCode.ADAPTER_NOT_READY
+        scene.loader.may_unload.set()
+        await scene.until(a_v1=RESIDENT)
+        assert scene.loader.loaded == ["x", "x"]
+
+
 async def test_another_source_under_the_same_id_is_loaded_only_after_the_old_one_is_gone() -> None:
     async with reconciling() as scene:
         scene.want(a_v1="x")
@@ -149,6 +170,21 @@ async def test_a_failure_that_time_heals_is_tried_again_and_keeps_the_pod_unsett
         scene.clock.now += 2.0
         scene.want(a_v1="x", b_v1="y")
         await scene.until(a_v1=RESIDENT, b_v1=RESIDENT)
+
+
+async def test_a_source_that_stays_away_for_days_is_still_tried_again() -> None:
+    async with reconciling() as scene:
+        scene.loader.failures["x"] = AdapterReason.SOURCE_NOT_FOUND
+        scene.want(a_v1="x")
+        async with asyncio.timeout(30):
+            while len(scene.loader.loaded) < 1100:
+                scene.clock.now += 60.0
+                scene.want(a_v1="x")
+                await asyncio.sleep(0)
+        scene.loader.failures.clear()
+        scene.clock.now += 60.0
+        scene.want(a_v1="x")
+        await scene.until(a_v1=RESIDENT)
 
 
 async def test_a_failure_that_time_does_not_heal_settles_and_others_are_not_held_up() -> None:

@@ -6,6 +6,7 @@ another model than the one that was trained.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Final
 from motet_api.reasons import AdapterReason
 from motet_runtime.errors import AdapterError
 
+_BEYOND_ANY_NUMBER: Final = 1e30
 _UNSUPPORTED: Final = {
     "use_dora": "DoRA",
     "use_qalora": "QALoRA",
@@ -74,27 +76,32 @@ def parse_lora_config(text: str) -> LoraConfig:
         raw = json.loads(text)
     except ValueError as error:
         raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not JSON: {error}") from error
+    except RecursionError as error:
+        raise AdapterError(AdapterReason.INVALID_CONFIG, "adapter_config.json is nested too deeply") from error
     if not isinstance(raw, dict):
         raise AdapterError(AdapterReason.INVALID_CONFIG, "adapter_config.json is not a JSON object")
     _refuse_unsupported(raw)
     rank = _number(raw, "r", int)
     if rank < 1:
-        raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: r is {rank}; it must be at least 1")
-    targets = raw.get("target_modules")
-    if not targets or not isinstance(targets, str | list):
-        raise AdapterError(AdapterReason.INVALID_CONFIG, "adapter_config.json: target_modules is missing or empty")
+        raise _invalid(f"r is {rank}; it must be at least 1")
+    targets = _names(raw, "target_modules")
+    if not targets:
+        raise _invalid("target_modules is missing or empty")
     layers = raw.get("layers_to_transform")
-    patterns = raw.get("layers_pattern") or []
+    layers = [layers] if isinstance(layers, int) else layers
+    if layers is not None and not (isinstance(layers, list) and all(isinstance(layer, int) for layer in layers)):
+        raise _invalid("layers_to_transform must be a list of layer numbers")
+    patterns = _names(raw, "layers_pattern") or ()
     return LoraConfig(
         rank=rank,
         alpha=float(_number(raw, "lora_alpha", (int, float))),
-        rank_pattern={str(key): int(value) for key, value in (raw.get("rank_pattern") or {}).items()},
-        alpha_pattern={str(key): float(value) for key, value in (raw.get("alpha_pattern") or {}).items()},
+        rank_pattern=_pattern(raw, "rank_pattern", int, least=1),
+        alpha_pattern=_pattern(raw, "alpha_pattern", (int, float)),
         rslora=bool(raw.get("use_rslora")),
-        target_modules=targets if isinstance(targets, str) else tuple(map(str, targets)),
-        exclude_modules=_names(raw.get("exclude_modules")),
-        layers=None if layers is None else tuple([layers] if isinstance(layers, int) else map(int, layers)),
-        layers_pattern=(patterns,) if isinstance(patterns, str) else tuple(map(str, patterns)),
+        target_modules=targets,
+        exclude_modules=_names(raw, "exclude_modules"),
+        layers=None if layers is None else tuple(layers),
+        layers_pattern=(patterns,) if isinstance(patterns, str) else patterns,
         fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
     )
 
@@ -112,13 +119,43 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
 
 def _number(raw: Mapping[str, Any], field: str, kind: type | tuple[type, ...]) -> Any:
     value = raw.get(field)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: {field} is missing or not a number")
+    if not _is_number(value, kind):
+        raise _invalid(f"{field} is missing or not a number")
     return value
 
 
-def _names(value: Any) -> tuple[str, ...] | str | None:
-    return value if value is None or isinstance(value, str) else tuple(map(str, value))
+def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    # The bound is no limit of anybody's; it keeps out what is not finite, or would not be as a float.
+    return -_BEYOND_ANY_NUMBER < float(str(value)) < _BEYOND_ANY_NUMBER
+
+
+def _pattern(
+    raw: Mapping[str, Any], field: str, kind: type | tuple[type, ...], least: float = -math.inf
+) -> dict[str, Any]:
+    table = raw.get(field) or {}
+    if not isinstance(table, dict) or not all(_is_number(value, kind) and value >= least for value in table.values()):
+        raise _invalid(f"{field} must map names of modules to numbers" + (f" from {least} on" if least > 0 else ""))
+    for pattern in table:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise _invalid(f"{field}: {pattern!r} is no regular expression: {error}") from error
+    return table
+
+
+def _names(raw: Mapping[str, Any], field: str) -> tuple[str, ...] | str | None:
+    value = raw.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise _invalid(f"{field} must be a list of names or a regular expression")
+    return tuple(value)
+
+
+def _invalid(message: str) -> AdapterError:
+    return AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: {message}")
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:

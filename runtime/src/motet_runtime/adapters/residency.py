@@ -182,8 +182,9 @@ class Residency:
             if entry.reason is AdapterReason.DRAINING and entry.in_flight == 0
         ]
         for adapter in drained:
-            await self._loader.unload(adapter)
+            # Forgotten first: wanted again from here on, it is loaded anew and not served from what is being freed.
             del self._entries[adapter]
+            await self._loader.unload(adapter)
             _log.info("adapter unloaded", extra={"adapter": adapter})
         if drained:
             self._mark()

@@ -48,7 +48,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         document = json.loads(header)
         tensors = {name: _tensor(name, entry) for name, entry in document.items() if name != "__metadata__"}
         spans = sorted(tuple(entry["data_offsets"]) for name, entry in document.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{path.name}: the header cannot be read: {error}") from error
     _check_spans(path.name, spans, size - 8 - length)
     return tensors

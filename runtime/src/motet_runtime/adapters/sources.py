@@ -4,6 +4,7 @@
 `http(s)://host/path` a folder whose files are fetched into scratch space.
 """
 
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from motet_api.identity import ADAPTER_FILES
+from motet_api.identity import ADAPTER_FILES, NAME_PATTERN
 from motet_api.reasons import AdapterReason
 from motet_runtime.errors import AdapterError
 
@@ -34,7 +35,7 @@ def local_path(uri: str, claim_root: Path) -> Path:
         return Path(unquote(parts.path))
     if parts.scheme == "pvc":
         claim = claim_root / parts.netloc
-        if not claim.is_dir():
+        if not re.fullmatch(NAME_PATTERN, parts.netloc) or not claim.is_dir():
             message = (
                 f"claim {parts.netloc!r} is not mounted: list it in the ModelDeployment's spec.adapters.claimNames"
             )
