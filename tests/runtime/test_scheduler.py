@@ -36,6 +36,23 @@ def test_running_answers_come_before_a_long_prompt() -> None:
     assert step(scheduler) == [(1, 4, 1), (2, 7, 7)]
 
 
+def test_a_short_prompt_passes_a_long_one_which_goes_on() -> None:
+    scheduler = Scheduler(max_batch_size=4, max_step_tokens=8, eos_ids=())
+    scheduler.add(sequence(1, prompt=40))
+    assert step(scheduler) == [(1, 0, 8)]
+    scheduler.add(sequence(2, prompt=3))
+    assert step(scheduler) == [(1, 8, 5), (2, 0, 3)], "the short one is through at once"
+    assert step(scheduler) == [(2, 3, 1), (1, 13, 7)]
+
+
+def test_prompts_of_one_length_come_one_after_the_other() -> None:
+    scheduler = Scheduler(max_batch_size=4, max_step_tokens=8, eos_ids=())
+    for number in (1, 2):
+        scheduler.add(sequence(number, prompt=12))
+    assert step(scheduler) == [(1, 0, 8)]
+    assert step(scheduler) == [(1, 8, 4), (2, 0, 4)]
+
+
 def test_a_full_batch_makes_the_next_wait_in_order_of_arrival() -> None:
     scheduler = Scheduler(max_batch_size=2, max_step_tokens=64, eos_ids=())
     for number in (1, 2, 3):

@@ -52,3 +52,26 @@ def test_a_false_beginning_is_released() -> None:
 def test_the_earliest_of_several_stop_strings_counts() -> None:
     _, stream = pieces("one two", ("two", "ne t"))
     assert stream.stopped_at == 1
+
+
+class SentencePieces:
+    """Words that begin with a space, which decoding drops from the beginning of the text, as many tokenizers do."""
+
+    WORDS = ("where", " is", " my", " parcel")
+
+    def decode(self, token_ids: Sequence[int], **_: Any) -> str:
+        return "".join(self.WORDS[token] for token in token_ids).removeprefix(" ")
+
+
+def test_the_space_between_prompt_and_answer_is_kept() -> None:
+    stream = TextStream(SentencePieces(), context=(0, 1))
+    assert [stream.push(token) for token in (2, 3)] == [" my", " parcel"]
+    assert stream.text == " my parcel"
+    assert TextStream(SentencePieces()).push(2) == "my"
+
+
+def test_bytes_that_are_no_character_are_shown_and_hold_nothing_back_for_long() -> None:
+    stream = TextStream(ByteTokenizer())
+    shown = [stream.push(0xFF) for _ in range(40)]
+    assert all(shown[index : index + 4] != [""] * 4 for index in range(36))
+    assert "".join(shown) + stream.finish() == "\ufffd" * 40

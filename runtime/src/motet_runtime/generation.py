@@ -10,9 +10,10 @@ from typing import Any
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
+from motet_runtime.engine.scheduler import Failed
 from motet_runtime.engine.sequence import FinishReason, SampledToken, SamplingParams, Sequence
 from motet_runtime.engine.text import TextStream
-from motet_runtime.engine.thread import EngineThread, Failed, Outcome
+from motet_runtime.engine.thread import EngineThread, Outcome
 from motet_runtime.errors import RequestError
 
 
@@ -28,7 +29,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token; `piece` is the text that became certain with it; `finish` is set on the last."""
+    """One generated token; `finish` is set on the last.
+
+    `text` is what the token adds to the answer: nothing while a character is incomplete, the token's own name if it is
+    special. `piece` is what may be shown: it lags behind where a stop string may have begun.
+    """
 
     token: SampledToken
     text: str
@@ -64,7 +69,8 @@ class Generator:
             RequestError: the engine failed on it.
         """
         sequence = Sequence(next(self._ids), request.prompt, request.params, request.adapter)
-        async with aclosing(self._follow(sequence, TextStream(self.tokenizer, request.stop))) as events:
+        text = TextStream(self.tokenizer, request.stop, request.prompt)
+        async with aclosing(self._follow(sequence, text)) as events:
             async for event in events:
                 yield event
 
@@ -75,7 +81,7 @@ class Generator:
             RequestError: the engine failed on it.
         """
         sequence = Sequence(next(self._ids), request.prompt, request.params, request.adapter)
-        stream = TextStream(self.tokenizer, request.stop)
+        stream = TextStream(self.tokenizer, request.stop, request.prompt)
         async with aclosing(self._follow(sequence, stream)) as follow:
             events = [event async for event in follow]
         end = stream.stopped_at
@@ -102,14 +108,15 @@ class Generator:
                 if isinstance(outcome, Failed):
                     raise RequestError(ErrorCode.GENERATION_FAILED, outcome.error)
                 token, finish = outcome.token, outcome.finish
-                stream.push(token.id)
+                text = stream.push(token.id)
                 if finish:
-                    stream.finish()
+                    text += stream.finish()
                 if stream.stopped_at is not None:
                     finish = FinishReason.STOP
                 end = stream.emittable if finish is None or stream.stopped_at is not None else len(stream.text)
+                special = token.id in self._special
                 yield TokenEvent(
-                    token, self._piece(token.id), token.id in self._special, stream.text[shown:end], finish
+                    token, self._name(token.id) if special else text, special, stream.text[shown:end], finish
                 )
                 shown = max(shown, end)
                 if finish:
@@ -117,7 +124,7 @@ class Generator:
         finally:
             self._engine.cancel(sequence)
 
-    def _piece(self, token: int) -> str:
+    def _name(self, token: int) -> str:
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:

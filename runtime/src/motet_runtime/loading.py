@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from motet_api.identity import AdapterId
+from motet_api.identity import ADAPTER_FILES, AdapterId
+from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter
 from motet_runtime.adapters.artifact import Artifact, verify
 from motet_runtime.adapters.sources import local_path, opened
@@ -86,11 +87,22 @@ class EngineHost:
         started = time.monotonic()
         try:
             async with opened(desired.uri, self._settings.claim_root) as folder:
+                stamps = await asyncio.to_thread(_stamps, folder)
                 shapes, rank = self._runner.lora.shapes, self._settings.max_rank
                 artifact = await asyncio.to_thread(verify, folder, desired.digest, shapes, rank)
                 weights = await asyncio.to_thread(self._read, artifact)
+                if await asyncio.to_thread(_stamps, folder) != stamps:
+                    raise AdapterError(AdapterReason.FETCH_FAILED, f"{desired.uri} changed while it was read")
         except AdapterError as error:
-            self._metrics.adapter_load_failures.labels(error.reason).inc()
+            self._count_failure(error.reason)
+            raise
+        except OSError as error:
+            # A file that cannot be read is as transient as a server that does not answer.
+            self._count_failure(AdapterReason.FETCH_FAILED)
+            message = f"{desired.uri} could not be read: {type(error).__name__}: {error}"
+            raise AdapterError(AdapterReason.FETCH_FAILED, message) from error
+        except Exception:
+            self._count_failure(AdapterReason.LOAD_FAILED)
             raise
         await self._between_steps(lambda: self._runner.lora.install(desired.id, weights))
         self._metrics.adapter_load_seconds.observe(time.monotonic() - started)
@@ -133,10 +145,13 @@ class EngineHost:
         runner = load_model(folder, self._settings.dtype, self._stage)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._stage("tokenizer")
-        config_eos = getattr(runner.config, "eos_token_id", None)
-        eos = {tokenizer.eos_token_id, *(config_eos if isinstance(config_eos, list) else [config_eos])} - {None}
+        runner.warm_up()
+        self._stage("warm-up")
+        eos = runner.eos_ids | ({tokenizer.eos_token_id} - {None})
         scheduler = Scheduler(self._settings.max_batch_size, self._settings.max_step_tokens, eos)
-        self._engine = EngineThread(scheduler, runner, time.monotonic, self._observe_step)
+        self._engine = EngineThread(
+            scheduler, runner, time.monotonic, self._observe_step, self._metrics.step_failures.inc
+        )
         self._runner = runner
         return Base(
             generator=Generator(self._engine, tokenizer),
@@ -146,6 +161,9 @@ class EngineHost:
             max_model_len=min(self._settings.max_model_len or runner.max_positions, runner.max_positions),
         )
 
+    def _count_failure(self, reason: AdapterReason) -> None:
+        self._metrics.adapter_load_failures.labels(reason).inc()
+
     def _observe_step(self, seconds: float, tokens: int) -> None:
         self._metrics.step_seconds.observe(seconds)
         self._metrics.step_tokens.inc(tokens)
@@ -154,6 +172,13 @@ class EngineHost:
         seconds = round(time.time() - self._started, 3)
         self._metrics.startup_seconds.labels(name).set(seconds)
         _log.info("stage done", extra={"stage": name, "seconds_since_start": seconds})
+
+
+def _stamps(folder: Path) -> list[tuple[int, int, int] | None]:
+    """What changes when somebody writes to an adapter's files: what was verified must be what is then read."""
+    found = [folder / name for name in ADAPTER_FILES]
+    stats = [path.stat() if path.is_file() else None for path in found]
+    return [stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def usable_processors() -> int:

@@ -38,6 +38,9 @@ class RuntimeMetrics:
             "motet_runtime_step_seconds", "Seconds of one engine step.", buckets=_STEP_BUCKETS, registry=registry
         )
         self.step_tokens = Counter("motet_runtime_step_tokens", "Tokens computed, prompts included.", registry=registry)
+        self.step_failures = Counter(
+            "motet_runtime_step_failures", "Steps that failed, and with them all their requests.", registry=registry
+        )
         self.adapter_load_seconds = Histogram(
             "motet_runtime_adapter_load_seconds",
             "Seconds to fetch, verify and install an adapter.",

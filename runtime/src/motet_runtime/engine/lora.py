@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 
 from motet_api.identity import AdapterId
+from motet_api.reasons import AdapterReason
 from motet_runtime.adapters.artifact import Artifact
 from motet_runtime.adapters.targets import LinearShapes
+from motet_runtime.errors import AdapterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,21 @@ class AdapterSpan:
 
 
 def read_weights(artifact: Artifact, dtype: torch.dtype, device: torch.device) -> AdapterWeights:
-    """Read a verified adapter's weights onto the device, in the type that the base computes in."""
+    """Read a verified adapter's weights onto the device, in the type that the base computes in.
+
+    Raises:
+        AdapterError: a weight is infinite or no number.
+    """
     modules = {}
     with safe_open(artifact.weights, framework="pt", device=str(device)) as file:
         for target in artifact.targets:
-            b = file.get_tensor(target.b_key).to(torch.float32) * target.scale
-            modules[target.name] = (file.get_tensor(target.a_key).to(dtype).contiguous(), b.to(dtype).contiguous())
+            # Copies: what safetensors hands out is a view of the file, and would change with it.
+            a = file.get_tensor(target.a_key).to(dtype, copy=True).contiguous()
+            b = (file.get_tensor(target.b_key).to(torch.float32) * target.scale).to(dtype).contiguous()
+            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+                message = f"{target.name}: weights are not finite in {str(dtype).removeprefix('torch.')}"
+                raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+            modules[target.name] = (a, b)
     return AdapterWeights(modules)
 
 
@@ -64,6 +75,10 @@ class LoraLayers:
     def remove(self, adapter: AdapterId) -> None:
         """Free an adapter's weights. No sequence may be using it."""
         self._resident.pop(adapter, None)
+
+    def holds(self, adapter: AdapterId | None) -> bool:
+        """Whether a row that names this adapter can be computed; the base always can."""
+        return adapter is None or adapter in self._resident
 
     def begin(self, adapters: Iterable[tuple[AdapterId | None, int, int]]) -> None:
         """Set the step's layout: (adapter, offset, count) of each row, in order of offset.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from motet_api.modeldeployment import DType
 from motet_runtime.engine import packed_attention
@@ -13,7 +14,7 @@ from motet_runtime.engine.lora import LoraLayers
 from motet_runtime.engine.packed_attention import KvCache, PackedRow
 from motet_runtime.engine.sampling import Sampler
 from motet_runtime.engine.scheduler import Chunk, Plan
-from motet_runtime.engine.sequence import SampledToken, Sequence
+from motet_runtime.engine.sequence import RowFailure, SampledToken, SamplingParams, Sequence
 from motet_runtime.errors import ModelError
 
 _DTYPES: Final[dict[DType, Any]] = {
@@ -36,9 +37,13 @@ class ModelRunner:
         self._caches: dict[int, KvCache] = {}
 
     @property
-    def config(self) -> Any:
-        """The base's configuration, as transformers has it."""
-        return self._model.config
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer, by the model's configuration and by that of its generation."""
+        found: set[int] = set()
+        for config in (self._model.config, self._model.generation_config):
+            ids = getattr(config, "eos_token_id", None)
+            found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        return frozenset(found)
 
     @property
     def max_positions(self) -> int:
@@ -46,8 +51,17 @@ class ModelRunner:
         return int(self._model.config.max_position_embeddings)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> dict[int, SampledToken]:
-        """Compute one step; returns the sampled tokens by sequence id."""
+    def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
+        """Compute one step; returns by sequence id the sampled token, or why a row could not be computed."""
+        out: dict[int, SampledToken | RowFailure] = {
+            chunk.sequence.id: RowFailure(f"adapter {chunk.sequence.adapter} is not resident")
+            for chunk in plan.chunks
+            if not self.lora.holds(chunk.sequence.adapter)
+        }
+        chunks = tuple(chunk for chunk in plan.chunks if chunk.sequence.id not in out)
+        return out | self._compute(Plan(chunks)) if chunks else out
+
+    def _compute(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
         wanted, logits = self.logits(plan)
         self._note_prompt_logprobs(plan, wanted, logits)
         last = {chunk.sequence.id: index for index, (chunk, _) in enumerate(wanted)}
@@ -89,6 +103,14 @@ class ModelRunner:
         )
         return wanted, out.logits[0, : len(keep)]
 
+    def warm_up(self) -> None:
+        """Compute two steps of one sequence: what is slow the first time is slow before anybody waits for it."""
+        sequence = Sequence(0, (0, 0), SamplingParams(max_new_tokens=2))
+        self.run(Plan((Chunk(sequence, 0, 2, samples=True),)))
+        sequence.output.append(0)
+        self.run(Plan((Chunk(sequence, 2, 1, samples=True),)))
+        self.forget(sequence)
+
     def forget(self, sequence: Sequence) -> None:
         """Free what is kept for a sequence."""
         self._caches.pop(sequence.id, None)
@@ -117,6 +139,7 @@ def load_model(folder: Path, dtype: DType, stage: Callable[[str], None]) -> Mode
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json: --model must name a folder that transformers saved")
     packed_attention.register()
+    disable_progress_bar()  # the log is one JSON object a line
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         packed_attention.check_supported(config)

@@ -16,6 +16,8 @@ from motet_runtime.errors import ModelError
 
 NAME: Final = "motet_packed"
 _FIRST_CAPACITY: Final = 64
+_ROPE_OF_THE_BATCH: Final = frozenset({"dynamic", "longrope"})
+"""Kinds whose angles follow the longest position of the forward pass: here, that of somebody else's request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +109,9 @@ def check_supported(config: Any) -> None:
         raise ModelError(f"{config.model_type}: attention of type {', '.join(sorted(kinds))} is not supported")
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         raise ModelError(f"{config.model_type}: sliding-window attention is not supported")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in _ROPE_OF_THE_BATCH:
+        raise ModelError(f"{config.model_type}: rope_type {rope['rope_type']} is not supported")
     for name in ("attn_logit_softcapping", "alibi", "kv_lora_rank"):
         if getattr(config, name, None):
             raise ModelError(f"{config.model_type}: {name} is not supported")

@@ -2,14 +2,15 @@
 
 Invariant: a step never holds more than `max_step_tokens` tokens nor more than `max_batch_size` sequences; a sequence in
 decode gets its one token before any prompt gets a chunk, so a long prompt never makes a running answer wait more than
-one chunk; sequences are admitted in order of arrival. Imports no torch.
+one chunk; half of what is left goes to the oldest prompt, so that it gets done, and half to the shortest, so that a
+sentence does not wait for an hour's transcript; sequences are admitted in order of arrival. Imports no torch.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from motet_runtime.engine.sequence import FinishReason, SampledToken, Sequence
+from motet_runtime.engine.sequence import FinishReason, RowFailure, SampledToken, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class Progress:
     sequence: Sequence
     token: SampledToken
     finish: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A sequence ended because the engine failed on it."""
+
+    sequence: Sequence
+    error: str
 
 
 class Scheduler:
@@ -80,33 +89,34 @@ class Scheduler:
         """The next step; empty if there is nothing to do."""
         while self._waiting and len(self._running) < self._max_batch_size:
             self._running.append(self._waiting.popleft())
-        budget = self._max_step_tokens
-        chunks: list[Chunk] = []
-        for decoding in (True, False):
-            for sequence in self._running:
-                if (sequence.pending == 1 and sequence.computed > 0) is not decoding or budget == 0:
-                    continue
-                count = min(sequence.pending, budget)
-                budget -= count
-                chunks.append(Chunk(sequence, sequence.computed, count, count == sequence.pending))
+        decoding = [sequence for sequence in self._running if sequence.pending == 1 and sequence.computed > 0]
+        prompts = [sequence for sequence in self._running if sequence.pending > 1 or sequence.computed == 0]
+        counts = [(sequence, 1) for sequence in decoding]
+        counts += _shared(prompts, self._max_step_tokens - len(decoding))
+        chunks = [
+            Chunk(sequence, sequence.computed, count, count == sequence.pending) for sequence, count in counts if count
+        ]
         chunks.sort(key=lambda chunk: chunk.sequence.adapter or "")
         return Plan(tuple(chunks))
 
-    def update(self, plan: Plan, sampled: Mapping[int, SampledToken]) -> list[Progress]:
-        """Take in a step's outcome: sampled tokens by sequence id, for each chunk that samples."""
-        progress = []
+    def update(self, plan: Plan, out: Mapping[int, SampledToken | RowFailure]) -> list[Progress | Failed]:
+        """Take in a step's outcome by sequence id: a token for each chunk that samples, or why a row failed."""
+        outcomes: list[Progress | Failed] = []
         for chunk in plan.chunks:
-            sequence = chunk.sequence
-            sequence.computed += chunk.count
-            if not chunk.samples:
+            sequence, result = chunk.sequence, out.get(chunk.sequence.id)
+            if isinstance(result, RowFailure):
+                self.remove(sequence)
+                outcomes.append(Failed(sequence, result.message))
                 continue
-            token = sampled[sequence.id]
-            sequence.output.append(token.id)
-            finish = self._finish(sequence, token.id)
+            sequence.computed += chunk.count
+            if result is None:
+                continue
+            sequence.output.append(result.id)
+            finish = self._finish(sequence, result.id)
             if finish:
                 self.remove(sequence)
-            progress.append(Progress(sequence, token, finish))
-        return progress
+            outcomes.append(Progress(sequence, result, finish))
+        return outcomes
 
     def _finish(self, sequence: Sequence, token: int) -> FinishReason | None:
         if token in self._eos_ids and not sequence.params.ignore_eos:
@@ -114,3 +124,14 @@ class Scheduler:
         if len(sequence.output) >= sequence.params.max_new_tokens:
             return FinishReason.LENGTH
         return None
+
+
+def _shared(prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
+    """Tokens for each prompt: half of the budget to the oldest, the rest to the shortest first."""
+    counts = dict.fromkeys(prompts, 0)
+    if prompts:
+        counts[prompts[0]] = min(prompts[0].pending, (budget + 1) // 2)
+    for sequence in sorted(prompts, key=lambda sequence: sequence.pending):
+        left = budget - sum(counts.values())
+        counts[sequence] += min(sequence.pending - counts[sequence], left)
+    return list(counts.items())

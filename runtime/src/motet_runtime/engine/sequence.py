@@ -42,6 +42,13 @@ class SampledToken:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """Why one row of a step could not be computed; the other rows are not touched by it."""
+
+    message: str
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """Tokens of one request: the prompt, then what was generated; `computed` of them are in the KV cache."""

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 _REPLACEMENT: Final = "\ufffd"
+_LONGEST_CHARACTER: Final = 4
+"""Tokens that one character can be spread over: UTF-8 has at most four bytes. More are no character, and are shown."""
+_CONTEXT_TOKENS: Final = 6
+"""Enough to make the window begin before any character that the prompt's last token may be part of."""
 
 
 class Tokenizer(Protocol):
@@ -19,15 +23,16 @@ class TextStream:
 
     A token may hold part of a character, and its text may depend on the tokens before it; so each piece is the
     difference of decoding a short window with and without the new tokens, held back while it ends in an incomplete
-    character.
+    character. The window begins with the end of the prompt, `context`: many tokenizers drop a space that would begin
+    the text, but here it is in the middle.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._ids: list[int] = []
+        self._ids = list(context[-_CONTEXT_TOKENS:])
         self._window = 0
-        self._decoded = 0
+        self._decoded = len(self._ids)
         self.text = ""
         self.stopped_at: int | None = None
         """Where in `text` the stop string begins, once one was found."""
@@ -37,7 +42,7 @@ class TextStream:
         self._ids.append(token)
         before = self._decode(self._ids[self._window : self._decoded])
         now = self._decode(self._ids[self._window :])
-        if now.endswith(_REPLACEMENT):
+        if now.endswith(_REPLACEMENT) and len(self._ids) - self._decoded < _LONGEST_CHARACTER:
             return ""
         piece = now[len(before) :]
         self._window, self._decoded = self._decoded, len(self._ids)

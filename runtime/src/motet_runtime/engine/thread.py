@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from motet_runtime.engine.scheduler import Plan, Progress, Scheduler
-from motet_runtime.engine.sequence import SampledToken, Sequence
+from motet_runtime.engine.scheduler import Failed, Plan, Progress, Scheduler
+from motet_runtime.engine.sequence import RowFailure, SampledToken, Sequence
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.5
@@ -22,21 +22,13 @@ _IDLE_SECONDS = 0.5
 class Runner(Protocol):
     """What the loop needs of a model."""
 
-    def run(self, plan: Plan) -> dict[int, SampledToken]:
-        """Compute one step."""
+    def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
+        """Compute one step; by sequence id what was sampled, or why a row could not be computed."""
         ...
 
     def forget(self, sequence: Sequence) -> None:
         """Free what is kept for a sequence."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A sequence ended because the engine failed on it."""
-
-    sequence: Sequence
-    error: str
 
 
 Outcome = Progress | Failed
@@ -49,20 +41,20 @@ class EngineGauges:
 
     running: int = 0
     waiting: int = 0
-    steps: int = 0
-    tokens: int = 0
-    failures: int = 0
     last_beat: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class EngineThread:
-    """Runs the loop. `clock` is monotonic seconds; `observe_step` is told each step's seconds and tokens."""
+    """Runs the loop. `clock` is monotonic seconds; `observe_step` is told each step's seconds and tokens, and
+    `observe_failure` each step that failed as a whole.
+    """
 
     scheduler: Scheduler
     runner: Runner
     clock: Callable[[], float]
     observe_step: Callable[[float, int], None]
+    observe_failure: Callable[[], None]
     gauges: EngineGauges = field(default_factory=EngineGauges)
     _commands: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
     _listeners: dict[int, OnOutcome] = field(default_factory=dict)
@@ -109,19 +101,17 @@ class EngineThread:
             out = self.runner.run(plan)
         except Exception as error:  # the loop's edge: a failing step must not end the process, nor other requests
             _log.exception("a step over %d sequences failed", len(plan.chunks))
-            self.gauges.failures += 1
+            self.observe_failure()
             for chunk in plan.chunks:
                 self._tell(Failed(chunk.sequence, f"{type(error).__name__}: {error}"))
                 self._end(chunk.sequence)
             return
         advanced = self.scheduler.update(plan, out)
         self._note_load()
-        for progress in advanced:
-            self._tell(progress)
-            if progress.finish:
-                self._end(progress.sequence)
-        self.gauges.steps += 1
-        self.gauges.tokens += plan.tokens
+        for outcome in advanced:
+            self._tell(outcome)
+            if isinstance(outcome, Failed) or outcome.finish:
+                self._end(outcome.sequence)
         self.observe_step(self.clock() - started, plan.tokens)
 
     def _take_commands(self) -> None:
