@@ -14,6 +14,8 @@ from motet_runtime.errors import RequestError
 
 MAX_BODY_BYTES: Final = 16 << 20
 RETRY_AFTER_SECONDS: Final = "2"
+CLIENT_LEFT_STATUS: Final = 499
+"""Not a status of HTTP's: what servers count when the client closes the connection before the answer."""
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -58,11 +60,19 @@ async def on_request_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's handler for no such route (404) and wrong method (405)."""
+    """Starlette's handler for no such route (404), wrong method (405) and a body too large (413)."""
     assert isinstance(error, HTTPException)
-    code = ErrorCode.METHOD_NOT_ALLOWED if error.status_code == 405 else ErrorCode.NOT_FOUND
+    codes = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return error_answer(request.url.path, RequestError(code, message), error.status_code)
+    code = codes.get(error.status_code, ErrorCode.INVALID_REQUEST)
+    answer = error_answer(request.url.path, RequestError(code, message), error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def on_client_left(_: Request, __: Exception) -> Response:
+    """Starlette's handler for a client that is gone: nobody reads this, but it is what is counted."""
+    return Response(status_code=CLIENT_LEFT_STATUS)
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
@@ -74,14 +84,15 @@ async def parse_body(request: Request, kind: type[Body]) -> Body:
     """Read and validate a JSON body.
 
     Raises:
-        RequestError: not JSON, too large, or a field is wrong; the message names it.
+        RequestError: not JSON, or a field is wrong; the message names it.
+        HTTPException: too large.
     """
     size = 0
     chunks: list[bytes] = []
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            raise RequestError(ErrorCode.INVALID_REQUEST, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes: send a shorter one")
         chunks.append(chunk)
     try:
         return kind.model_validate_json(b"".join(chunks))

@@ -9,7 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from motet_api.names import REQUEST_ID_HEADER
 from motet_runtime.errors import RequestError
-from motet_runtime.http.answers import on_crash, on_http_exception, on_request_error
+from motet_runtime.http.answers import (
+    CLIENT_LEFT_STATUS,
+    on_client_left,
+    on_crash,
+    on_http_exception,
+    on_request_error,
+)
 from motet_runtime.http.lorax_routes import LoraxRoutes
 from motet_runtime.http.openai_routes import OpenAIRoutes
 from motet_runtime.http.own_routes import OwnRoutes
@@ -17,7 +23,12 @@ from motet_runtime.http.watching import ClientLeftError
 from motet_runtime.metrics import RuntimeMetrics
 from motet_runtime.service import Service
 
-_HANDLERS = {RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_crash}
+_HANDLERS = {
+    RequestError: on_request_error,
+    ClientLeftError: on_client_left,
+    HTTPException: on_http_exception,
+    Exception: on_crash,
+}
 _OTHER_ROUTE = "other"
 
 
@@ -49,12 +60,9 @@ class Edge:
         scope = {**scope, "path": path}
         request_id = next((value for name, value in scope["headers"] if name == REQUEST_ID_HEADER.encode()), None)
         route = path if path in self._routes else _OTHER_ROUTE
-        started, status = time.monotonic(), ["499"]
-
+        started, status = time.monotonic(), [str(CLIENT_LEFT_STATUS)]
         try:
             await self._app(scope, receive, _noting(send, status, request_id))
-        except ClientLeftError:
-            pass
         finally:
             self._metrics.requests.labels(route, status[0]).inc()
             self._metrics.request_seconds.labels(route).observe(time.monotonic() - started)

@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+
+LAST_WORDS_SECONDS: Final = 2
+"""For sending what is already answered when the context closes; what still runs then has had its time to drain."""
 
 
 class _Listener(uvicorn.Server):
@@ -21,7 +25,14 @@ async def listening(apps: list[tuple[ASGIApp, int]], host: str) -> AsyncIterator
     servers = [
         _Listener(
             uvicorn.Config(
-                app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
             )
         )
         for app, port in apps

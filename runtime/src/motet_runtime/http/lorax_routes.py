@@ -105,6 +105,7 @@ class LoraxRoutes:
         started = time.monotonic()
         with self._service.lifecycle.request():
             wanted, adapter = self._prepare(body, stream=False)
+            validated = time.monotonic()
             candidates = [
                 replace(wanted, params=replace(wanted.params, seed=wanted.params.seed ^ n))
                 for n in range(best_of(body))
@@ -115,16 +116,31 @@ class LoraxRoutes:
         ranked = sorted(zip(candidates, answers, strict=True), key=lambda pair: -_mean_logprob(pair[1]))
         self._count(adapter, wanted, sum(len(answer.tokens) for answer in answers))
         answer = self._answer(body, ranked)
-        tokens = len(ranked[0][1].tokens)
-        milliseconds = round(1000 * (time.monotonic() - started))
-        headers = served_by(self._service.settings, adapter) | {
-            "x-compute-characters": str(len(body.inputs)),
-            "x-total-time": str(milliseconds),
-            "x-prompt-tokens": str(len(wanted.prompt)),
-            "x-generated-tokens": str(tokens),
-            "x-total-tokens": str(len(wanted.prompt) + tokens),
-        }
+        headers = served_by(self._service.settings, adapter) | self._measured(
+            len(body.inputs), len(wanted.prompt), len(ranked[0][1].tokens), started, validated
+        )
         return answer, headers
+
+    def _measured(
+        self, characters: int, prompt: int, generated: int, started: float, validated: float
+    ) -> dict[str, str]:
+        """LoRAX's headers of counts and milliseconds; inference is from submission to the last token."""
+        now = time.monotonic()
+        figures = {
+            "x-compute-characters": characters,
+            "x-prompt-tokens": prompt,
+            "x-generated-tokens": generated,
+            "x-skipped-tokens": 0,
+            "x-total-tokens": prompt + generated,
+            "x-compute-time": 1000 * (now - started),
+            "x-total-time": 1000 * (now - started),
+            "x-validation-time": 1000 * (validated - started),
+            "x-inference-time": 1000 * (now - validated),
+            "x-time-per-token": 1000 * (now - validated) / max(1, generated),
+        }
+        return {name: str(round(value)) for name, value in figures.items()} | {
+            "x-compute-type": self._service.base.device
+        }
 
     def _stream(self, request: Request, body: LoraxRequest) -> Response:
         wanted, adapter = self._prepare(body, stream=True)

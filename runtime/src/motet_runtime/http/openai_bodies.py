@@ -112,6 +112,9 @@ def check_supported(body: CompletionRequest | ChatRequest) -> None:
             raise RequestError(ErrorCode.INVALID_REQUEST, f"prompt: give 1 to {MAX_PROMPTS} strings", "prompt")
         if body.stream and len(prompts) * body.n > 1:
             raise RequestError(ErrorCode.INVALID_REQUEST, "stream needs a single prompt and n = 1", "stream")
+        if body.stream and body.echo and body.logprobs is not None:
+            message = "logprobs with echo is not supported in a stream: leave out one of the three"
+            raise RequestError(ErrorCode.INVALID_REQUEST, message, "logprobs")
     elif body.stream and body.n > 1:
         raise RequestError(ErrorCode.INVALID_REQUEST, "stream needs n = 1", "n")
 

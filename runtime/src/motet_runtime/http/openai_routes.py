@@ -3,10 +3,12 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import Any
 
+from jinja2 import TemplateError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -65,7 +67,11 @@ class OpenAIRoutes:
             message = "this model has no chat template: use /v1/completions"
             raise RequestError(ErrorCode.INVALID_REQUEST, message, "messages")
         messages = [{"role": message.role, "content": message.text()} for message in body.messages]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            message = f"messages: the model's chat template refuses them: {error}"
+            raise RequestError(ErrorCode.INVALID_REQUEST, message, "messages") from error
         return await self._answer(request, body, [self._service.base.generator.encode(text, False)], [""])
 
     async def _answer(
@@ -76,7 +82,7 @@ class OpenAIRoutes:
         wanted = [to_generation(body, ids, adapter, limit, choice) for ids in prompts for choice in range(body.n)]
         head = _head(body)
         if body.stream:
-            return self._stream(request, body, wanted[0], adapter, head)
+            return self._stream(request, body, wanted[0], adapter, head, texts[0])
         generator = self._service.base.generator
         with self._service.lifecycle.request(), self._service.residency.use(adapter):
             work = asyncio.gather(*(generator.generate(one) for one in wanted))
@@ -97,19 +103,25 @@ class OpenAIRoutes:
         wanted: GenerationRequest,
         adapter: AdapterId | None,
         head: dict[str, Any],
+        prompt: str,
     ) -> Response:
         chat = isinstance(body, ChatRequest)
         head = head | {"object": "chat.completion.chunk"} if chat else head
 
         async def events() -> AsyncIterator[str]:
-            count = 0
+            count, offset = 0, len(prompt) if isinstance(body, CompletionRequest) and body.echo else 0
             try:
                 if chat:
                     yield _sse(head | {"choices": [_delta(True, "", None, role=True)]})
+                elif isinstance(body, CompletionRequest) and body.echo:
+                    yield _sse(head | {"choices": [_delta(False, prompt, None)]})
                 async with aclosing(self._service.base.generator.stream(wanted)) as stream:
                     async for event in stream:
                         count += 1
-                        yield _sse(head | {"choices": [_delta(chat, event.piece, _finish(event.finish))]})
+                        choice = _delta(chat, event.piece, _finish(event.finish))
+                        choice["logprobs"] = self._logprobs_of(body, [event], offset)
+                        offset += len(event.text)
+                        yield _sse(head | {"choices": [choice]})
                         if await request.is_disconnected():
                             return
                 if (body.stream_options or {}).get("include_usage"):
@@ -130,28 +142,34 @@ class OpenAIRoutes:
         answer: Generation,
         prompt: str,
     ) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": index, "finish_reason": _finish(answer.finish), "logprobs": None}
+        choice: dict[str, Any] = {"index": index, "finish_reason": _finish(answer.finish)}
+        choice["logprobs"] = self._logprobs_of(body, answer.tokens)
         if isinstance(body, ChatRequest):
             choice["message"] = {"role": "assistant", "content": answer.text}
-            if body.logprobs:
-                choice["logprobs"] = {"content": [self._chat_logprob(event) for event in answer.tokens]}
             return choice
         choice["text"] = (prompt if body.echo else "") + answer.text
-        if body.logprobs is not None:
-            choice["logprobs"] = self._logprobs(body, wanted, answer)
+        if body.logprobs is not None and body.echo:
+            decode = self._service.base.generator.tokenizer.decode
+            texts = [decode([token]) for token in wanted.prompt]
+            values = [None, *answer.prompt_logprobs]
+            choice["logprobs"] = _logprobs(
+                [*texts, *choice["logprobs"]["tokens"]],
+                [*values, *choice["logprobs"]["token_logprobs"]],
+                [*({} for _ in texts), *choice["logprobs"]["top_logprobs"]],
+            )
         return choice
 
-    def _logprobs(self, body: CompletionRequest, wanted: GenerationRequest, answer: Generation) -> dict[str, Any]:
+    def _logprobs_of(
+        self, body: CompletionRequest | ChatRequest, events: Sequence[TokenEvent], offset: int = 0
+    ) -> dict[str, Any] | None:
+        """Log-probabilities of generated tokens, the first of them at `offset` in the text; None if not asked for."""
+        if isinstance(body, ChatRequest):
+            return {"content": [self._chat_logprob(event) for event in events]} if body.logprobs else None
+        if body.logprobs is None:
+            return None
         decode = self._service.base.generator.tokenizer.decode
-        texts = [event.text for event in answer.tokens]
-        values: list[float | None] = [event.token.logprob for event in answer.tokens]
-        tops = [{decode([token]): value for token, value in event.token.alternatives} for event in answer.tokens]
-        if body.echo:
-            texts = [decode([token]) for token in wanted.prompt] + texts
-            values = [None, *answer.prompt_logprobs, *values]
-            tops = [{} for _ in wanted.prompt] + tops
-        offsets = [sum(map(len, texts[:index])) for index in range(len(texts))]
-        return {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
+        tops = [{decode([token]): value for token, value in event.token.alternatives} for event in events]
+        return _logprobs([event.text for event in events], [event.token.logprob for event in events], tops, offset)
 
     def _chat_logprob(self, event: TokenEvent) -> dict[str, Any]:
         decode = self._service.base.generator.tokenizer.decode
@@ -183,6 +201,13 @@ def _delta(chat: bool, text: str, finish: str | None, role: bool = False) -> dic
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
     delta = ({"role": "assistant"} if role else {}) | {"content": text}
     return {"index": 0, "delta": delta, "finish_reason": finish}
+
+
+def _logprobs(
+    texts: list[str], values: Sequence[float | None], tops: Sequence[dict[str, float]], offset: int = 0
+) -> dict[str, Any]:
+    offsets = list(accumulate(map(len, texts[:-1]), initial=offset))
+    return {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
 
 
 def _finish(reason: FinishReason | None) -> str | None:
