@@ -58,6 +58,7 @@ CNI_PLUGINS = GoModule("cni", tuple(f"{_CNI}/{name}" for name in ("main/ptp", "m
 PAUSE = GoModule("pause", (".",))
 HELM = GoModule("helm", ("helm.sh/helm/v3/cmd/helm",))
 KWOK = GoModule("kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
+MODULES = (KUBERNETES, CONTAINERD, CNI_PLUGINS, PAUSE, HELM, KWOK)
 
 
 def build(module: GoModule) -> Path:
@@ -94,7 +95,7 @@ def _build(module: GoModule, target: Path) -> None:
     target.mkdir(parents=True)
     started = time.monotonic()
     say(f"building {module.name} from its Go modules (once; minutes on a cold cache) ...")
-    command = ["go", "build", "-trimpath", "-ldflags", f"-s -w {module.ldflags}".strip(), "-o", f"{target}/"]
+    command = ["nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {module.ldflags}".strip(), "-o", f"{target}/"]
     process = subprocess.Popen(
         [*command, *module.packages], cwd=module.folder, env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}
     )

@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from localkube_lib import binaries, packages
 from localkube_lib.cluster import Cluster
 from localkube_lib.components import Settings
 from localkube_lib.errors import LocalKubeError
@@ -23,10 +24,12 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=[common])
 
+    command("build", "Build all programs now (minutes, once) rather than when they are needed first.")
     up = command("up", "Start the cluster, or what is missing of it.")
-    up.add_argument("--hpa-sync-period", default="15s", help="how often the HPA acts (default 15s, as users have)")
-    up.add_argument("--audit", action="store_true", help="write an audit log of every request (see status --json)")
-    up.add_argument("--gpus", type=int, default=0, help="nvidia.com/gpu capacity of the node")
+    # What is not given stays as the running cluster has it, so that a bare `up` always completes one.
+    up.add_argument("--hpa-sync-period", help="how often the HPA acts (default 15s, as users have)")
+    up.add_argument("--audit", action="store_true", default=None, help="log every request (status --json says where)")
+    up.add_argument("--gpus", type=int, help="nvidia.com/gpu capacity of the node (default 0)")
     command("down", "End the cluster; images stay.")
     status = command("status", "What runs.")
     status.add_argument("--json", action="store_true")
@@ -42,10 +45,29 @@ def _parser() -> argparse.ArgumentParser:
     hollow = command("hollow", "Add nodes that exist in the API only, with GPUs, for tests of scheduling and scale.")
     hollow.add_argument("--nodes", type=int, default=2)
     hollow.add_argument("--gpus", type=int, default=8)
-    hollow.add_argument("--start-delay-ms", type=int, default=2000, help="until a pod there is Ready")
+    hollow.add_argument(
+        "--start-delay", type=milliseconds, default="2s", help="until a pod there is Ready, as 500ms or 2s"
+    )
     clean = command("clean", "Down, and remove the cluster's files and images.")
     clean.add_argument("--all", action="store_true", help="every cluster")
     return parser
+
+
+def milliseconds(text: str) -> int:
+    """A duration as on Kubernetes command lines, `500ms` or `2s`; raises ValueError."""
+    if text.endswith("ms"):
+        return int(text.removesuffix("ms"))
+    if text.endswith("s"):
+        return round(float(text.removesuffix("s")) * 1000)
+    raise ValueError(text)
+
+
+def _settings(cluster: Cluster, options: argparse.Namespace) -> Settings | None:
+    names = ("hpa_sync_period", "audit", "gpus")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if not given:
+        return None
+    return replace(cluster.settings() if cluster.runs() else Settings(), **given)
 
 
 def _logs(cluster: Cluster, component: str | None, lines: int) -> None:
@@ -71,8 +93,12 @@ def _status(cluster: Cluster, as_json: bool) -> int:
 def _run(options: argparse.Namespace) -> int:
     cluster = Cluster(options.name)
     match options.command:
+        case "build":
+            packages.ensure_installed()
+            for module in binaries.MODULES:
+                print(binaries.build(module))
         case "up":
-            cluster.up(Settings(options.hpa_sync_period, options.audit, options.gpus))
+            cluster.up(_settings(cluster, options))
             print(cluster.kubeconfig)
         case "down":
             cluster.down()
@@ -83,15 +109,16 @@ def _run(options: argparse.Namespace) -> int:
         case "logs":
             _logs(cluster, options.component, options.lines)
         case "load-image":
-            with options.archive.open("rb") as archive:
-                print(cluster.images().load_archive(archive), end="")
+            loaded = cluster.images().load_archive(options.archive)
+            print("imported" if loaded else "there already")
         case "forward":
             print(f"127.0.0.1:{cluster.forward(options.target, options.local_port)}")
         case "hollow":
-            ensure_hollow_nodes(cluster, options.nodes, options.gpus, options.start_delay_ms)
+            ensure_hollow_nodes(cluster, options.nodes, options.gpus, options.start_delay)
         case "clean":
             folder = cache_root() / "localkube" / "clusters"
-            names = [path.name for path in sorted(folder.glob("*"))] if options.all else [options.name]
+            folders = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+            names = [path.name for path in folders] if options.all else [options.name]
             for name in names:
                 Cluster(name).clean()
     return 0

@@ -4,28 +4,37 @@ Invariant: whatever `up` starts is in the process table, the network namespace o
 `down` can find and end all of it, and nothing else, whatever state `up` was interrupted in.
 """
 
+import fcntl
+import ipaddress
 import json
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from localkube_lib import binaries, cgroups, components, netns, node, packages
+from localkube_lib.api import Api
 from localkube_lib.certificates import Certificates
 from localkube_lib.components import API_PORT, Settings
 from localkube_lib.console import say, step
 from localkube_lib.errors import LocalKubeError
+from localkube_lib.files import write_changed
+from localkube_lib.forwards import Forwards, process_name
 from localkube_lib.images import ImageStore, pause_image
 from localkube_lib.kubeconfig import write_kubeconfig
 from localkube_lib.paths import ClusterPaths
-from localkube_lib.processes import ProcessTable
+from localkube_lib.processes import PATH, ProcessTable
 from localkube_lib.teardown import tear_down
+from localkube_lib.waiting import wait_until
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE = ("mount-holder", "containerd", "kubelet", "kube-proxy")
+_API_FORWARD = "api"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ class Cluster:
     def __init__(self, name: str = "motet") -> None:
         self.paths = ClusterPaths(name)
         self.processes = ProcessTable(self.paths.run, self.paths.logs)
+        self._forwards = Forwards(self.processes, self.paths.netns)
         self._pki = Certificates(self.paths.pki)
 
     @property
@@ -59,51 +69,51 @@ class Cluster:
         Raises:
             LocalKubeError: a component did not come up; or the cluster is up with other settings.
         """
-        settings = self._settle(settings)
-        if self.status().up:
-            say(f"cluster {self.paths.name} is up already")
-            return
-        packages.ensure_installed()
-        kubernetes = binaries.build(binaries.KUBERNETES)
-        containerd = binaries.build(binaries.CONTAINERD)
-        plugins = binaries.build(binaries.CNI_PLUGINS)
-        with step(f"starting cluster {self.paths.name}"):
-            for folder in (self.paths.run, self.paths.logs, self.paths.config, self.paths.containerd):
-                folder.mkdir(parents=True, exist_ok=True)
-            self._pki.ensure(components.NODE_IP, components.SERVICE_IP, settings.node_name)
-            netns.ensure(self.paths.netns)
-            cgroups.ensure(self.paths.netns)
-            self._start_control_plane(kubernetes, settings)
-            self._start_node(kubernetes, containerd, plugins, settings)
-            self._await_ready(settings)
+        with self.alone():
+            settings = self._settle(settings)
+            if self.status().up:
+                say(f"cluster {self.paths.name} is up already")
+                return
+            packages.ensure_installed()
+            kubernetes = binaries.build(binaries.KUBERNETES)
+            containerd = binaries.build(binaries.CONTAINERD)
+            plugins = binaries.build(binaries.CNI_PLUGINS)
+            self._clear_remains()
+            with step(f"starting cluster {self.paths.name}"):
+                self._start_all(kubernetes, containerd, plugins, settings)
 
     def down(self) -> None:
         """End everything `up` started. Images and certificates stay. Harmless when nothing runs."""
-        containerd = binaries.build(binaries.CONTAINERD) if self.processes.find("containerd") else None
-        tear_down(self.paths, self.processes, containerd)
+        with self.alone():
+            tear_down(self.paths, self.processes)
 
     def clean(self) -> None:
         """Down, and remove everything of this name."""
-        self.down()
-        shutil.rmtree(self.paths.root, ignore_errors=True)
+        with self.alone():
+            tear_down(self.paths, self.processes)
+            shutil.rmtree(self.paths.root, ignore_errors=True)
 
     def status(self) -> Status:
         """What runs."""
-        names = CONTROL_PLANE + NODE + ("forward-api",)
+        names = (*CONTROL_PLANE, *NODE, process_name(_API_FORWARD))
         found = {name: self.processes.find(name) for name in names}
-        forwards = {
-            record.name.removeprefix("forward-"): f"127.0.0.1:{record.argv[record.argv.index('--listen') + 1]}"
-            for record in self.processes.records()
-            if record.name.startswith("forward-") and record.alive()
-        }
         return Status(
             name=self.paths.name,
             up=all(found.values()) and (self.paths.run / "ready").exists(),
             processes={name: record.pid if record else None for name, record in found.items()},
             kubeconfig=str(self.kubeconfig),
-            audit_log=str(self.paths.audit_log) if self._saved_settings().audit else None,
-            forwards=forwards,
+            audit_log=str(self.paths.audit_log) if self.settings().audit else None,
+            forwards={key: f"127.0.0.1:{port}" for key, port in self._forwards.ports().items()},
         )
+
+    def runs(self) -> bool:
+        """Whether any part of the control plane does."""
+        return any(self.processes.find(name) for name in CONTROL_PLANE)
+
+    def settings(self) -> Settings:
+        """What the last `up` was told."""
+        path = self.paths.root / "settings.json"
+        return Settings(**json.loads(path.read_text())) if path.exists() else Settings()
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
         """Run kubectl against this cluster; returns its standard output.
@@ -131,13 +141,8 @@ class Cluster:
 
         A second call for the same target returns the same port.
         """
-        address = target
-        if "/" in target:
-            name, _, port = target.rpartition(":")
-            namespace, _, service = name.partition("/")
-            ip = self.kubectl("get", "service", service, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}").strip()
-            address = f"{ip}:{port}"
-        return self._forward("forward-" + target.replace("/", "."), address, local_port)
+        with self.alone():
+            return self._forwards.ensure(target, self._address(target), local_port)
 
     def inside_kubeconfig(self) -> Path:
         """An administrator's kubeconfig for a process inside the cluster's network namespace."""
@@ -153,129 +158,148 @@ class Cluster:
         return ImageStore(
             binaries.build(binaries.CONTAINERD) / "ctr",
             node.containerd_socket(self.paths),
+            self.paths.containerd,
             node.enter(self.paths, holder),
         )
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One command at a time changes a cluster."""
+        lock = self.paths.root.with_name(f".{self.paths.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another command on cluster {self.paths.name}")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
     def _settle(self, settings: Settings | None) -> Settings:
         """The settings to use: those of the running cluster, which cannot be changed while it runs."""
-        saved = self._saved_settings()
-        running = any(self.processes.find(name) for name in CONTROL_PLANE)
+        saved, running = self.settings(), self.runs()
         if running and settings is not None and settings != saved:
             raise LocalKubeError(f"cluster {self.paths.name} runs with {saved}; take it down to change its settings")
-        chosen = saved if running else (settings or Settings())
-        self.paths.root.mkdir(parents=True, exist_ok=True)
-        (self.paths.root / "settings.json").write_text(json.dumps(asdict(chosen)))
-        return chosen
+        return saved if running else (settings or Settings())
 
-    def _saved_settings(self) -> Settings:
-        path = self.paths.root / "settings.json"
-        return Settings(**json.loads(path.read_text())) if path.exists() else Settings()
+    def _clear_remains(self) -> None:
+        """Begin anew unless what runs can be completed.
 
-    def _start_control_plane(self, binaries_folder: Path, settings: Settings) -> None:
+        It cannot where the network namespace is gone, or where containerd or kubelet have lost the mount namespace
+        that others would have to join; nor is anything worth keeping where nothing runs, as after a restart of the
+        machine.
+        """
+        alive = {record.name for record in self.processes.records() if record.alive()}
+        lost = "mount-holder" not in alive and alive & {"containerd", "kubelet"}
+        if netns.exists(self.paths.netns) and alive & {*CONTROL_PLANE, *NODE} and not lost:
+            return
+        if alive or self.paths.run.exists() or netns.exists(self.paths.netns):
+            tear_down(self.paths, self.processes)
+        shutil.rmtree(self.paths.logs, ignore_errors=True)
+
+    def _start_all(self, kubernetes: Path, containerd: Path, plugins: Path, settings: Settings) -> None:
+        for folder in (self.paths.run, self.paths.logs, self.paths.config, self.paths.containerd):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_changed(self.paths.root / "settings.json", json.dumps(asdict(settings)))
+        self._pki.ensure(components.NODE_IP, components.SERVICE_IP, settings.node_name)
+        netns.ensure(self.paths.netns)
+        cgroups.ensure(self.paths.netns)
+        api = Api(self._start_api_server(kubernetes, settings), self._pki)
+        self._start_runtime(containerd, plugins)
+        # Its clients are started when they can be served: until then they would be refused, and back off for seconds.
+        wait_until(lambda: api.get("/readyz") == b"ok", "the API server", 60)
+        self._start(components.kube_controller_manager(self.paths, self._pki, settings), kubernetes)
+        self._start(components.kube_scheduler(self.paths), kubernetes)
+        self._start_node(kubernetes, settings)
+        self._await_ready(api, settings)
+
+    def _start_api_server(self, kubernetes: Path, settings: Settings) -> int:
+        """Returns the port of the API server on the host's loopback."""
         server = f"https://{components.NODE_IP}:{API_PORT}"
         for client in ("controller-manager", "scheduler", "kubelet", "proxy"):
             write_kubeconfig(self.paths.config / f"{client}.kubeconfig", server, self._pki, client)
         (self.paths.config / "audit-policy.json").write_text(json.dumps(components.AUDIT_POLICY))
-        self._start(components.etcd(self.paths), binaries_folder)
-        self._start(components.kube_apiserver(self.paths, self._pki, settings), binaries_folder)
-        self._start(components.kube_controller_manager(self.paths, self._pki, settings), binaries_folder)
-        self._start(components.kube_scheduler(self.paths), binaries_folder)
-        port = self._forward("forward-api", f"127.0.0.1:{API_PORT}", self._remembered_api_port())
+        self._start(components.etcd(self.paths), kubernetes)
+        self._start(components.kube_apiserver(self.paths, self._pki, settings), kubernetes)
+        port = self._forwards.ensure(_API_FORWARD, f"127.0.0.1:{API_PORT}", preferred=self._last_api_port())
         write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{port}", self._pki, "admin")
+        return port
 
-    def _start_node(self, kubernetes: Path, containerd: Path, plugins: Path, settings: Settings) -> None:
+    def _start_runtime(self, containerd: Path, plugins: Path) -> None:
         holder = self.processes.start("mount-holder", node.mount_holder(self.paths))
-        inside = node.enter(self.paths, holder)
-        # nsenter needs the holder's own mount namespace, which it has only once unshare has run.
-        _await(
-            lambda: (
-                Path(f"/proc/{holder.pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
-                and "sleep" in Path(f"/proc/{holder.pid}/cmdline").read_text()
-            ),
-            "the node's mount namespace",
-            10,
-        )
+        wait_until(lambda: node.holds_mounts(holder), "the node's mount namespace", 10)
         config = node.write_containerd_config(self.paths, plugins)
-        path = {"PATH": f"{containerd}:{plugins}:/usr/sbin:/usr/bin:/sbin:/bin"}
-        self.processes.start("containerd", [*inside, str(containerd / "containerd"), "--config", str(config)], path)
-        _await(node.containerd_socket(self.paths).exists, "containerd's socket", 20)
+        command = [*node.enter(self.paths, holder), str(containerd / "containerd"), "--config", str(config)]
+        # containerd finds its shim, and runc, by PATH.
+        self.processes.start("containerd", command, path=f"{containerd}:{PATH}")
+        wait_until(lambda: _listens(node.containerd_socket(self.paths)), "containerd", 30)
         self.images().load(pause_image(node.PAUSE_IMAGE))
-        _await(self._api_ready, "the API server", 60)
-        kubelet = node.kubelet(self.paths, node.write_kubelet_config(self.paths, self._pki), settings)
-        self._start(kubelet, kubernetes, inside)
+
+    def _start_node(self, kubernetes: Path, settings: Settings) -> None:
+        holder = self.processes.find("mount-holder")
+        if holder is None:
+            raise LocalKubeError("the node's mount namespace is gone; run up again")
+        config = node.write_kubelet_config(self.paths, self._pki)
+        self._start(node.kubelet(self.paths, config, settings), kubernetes, node.enter(self.paths, holder))
         proxy = node.write_proxy_config(self.paths, settings)
         self._start(["kube-proxy", f"--config={proxy}"], kubernetes)
 
     def _start(self, argv: Sequence[str], folder: Path, inside: Sequence[str] = ()) -> None:
         prefix = inside or netns.enter(self.paths.netns)
-        self.processes.start(
-            argv[0], [*prefix, str(folder / argv[0]), *argv[1:]], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        )
+        self.processes.start(argv[0], [*prefix, str(folder / argv[0]), *argv[1:]])
 
-    def _await_ready(self, settings: Settings) -> None:
-        def node_ready() -> bool:
-            path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-            return self.kubectl("get", "node", settings.node_name, "-o", path, check=False).strip() == "True"
-
-        def accounts_ready() -> bool:
-            return "default" in self.kubectl("get", "serviceaccount", "default", "-o", "name", check=False)
-
-        _await(node_ready, "the node", 90)
+    def _await_ready(self, api: Api, settings: Settings) -> None:
+        kubelet = self.processes.find("kubelet")
+        started = int(kubelet.started_at()) if kubelet else 0
+        path = f"/api/v1/nodes/{settings.node_name}"
+        # A heartbeat older than kubelet is that of its predecessor.
+        wait_until(lambda: _is_ready(api.read(path), started), "the node", 90)
         if settings.gpus:
+            # kubelet keeps a capacity that it does not know, but sets it to zero when it registers.
             patch = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(settings.gpus)}]
-            self.kubectl(
-                "patch", "node", settings.node_name, "--subresource=status", "--type=json", f"-p={json.dumps(patch)}"
-            )
-        _await(accounts_ready, "the default ServiceAccount", 60)
+            options = ("--subresource=status", "--type=json", f"-p={json.dumps(patch)}")
+            self.kubectl("patch", "node", settings.node_name, *options)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        wait_until(lambda: api.get(account) is not None, "the default ServiceAccount", 60)
         (self.paths.run / "ready").touch()
+        ended = [name for name, pid in self.status().processes.items() if pid is None]
+        if ended:
+            raise LocalKubeError(f"{', '.join(ended)} ended by itself; see 'hack/localkube logs'")
 
-    def _api_ready(self) -> bool:
-        return self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok"
-
-    def _remembered_api_port(self) -> int:
+    def _last_api_port(self) -> int:
         """The port of the last `up`, so that a kubeconfig somebody copied goes on working."""
         if not self.kubeconfig.exists():
             return 0
         server: str = json.loads(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-        port = int(server.rpartition(":")[2])
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return 0
-        return port
+        return int(server.rpartition(":")[2])
 
-    def _forward(self, name: str, address: str, local_port: int) -> int:
-        running = self.processes.find(name)
-        if running:
-            return int(running.argv[running.argv.index("--listen") + 1])
-        if not local_port:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                local_port = probe.getsockname()[1]
-        script = Path(__file__).parent / "forward.py"
-        argv = ["python3", str(script), "--netns", self.paths.netns, "--listen", str(local_port), "--target", address]
-        self.processes.start(name, argv)
-        _await(lambda: _accepts(local_port), f"the forward to {address}", 10)
-        return local_port
+    def _address(self, target: str) -> str:
+        """`ADDRESS:PORT` of a forward's target."""
+        host, _, port = target.rpartition(":")
+        if not port.isdecimal():
+            raise LocalKubeError(f"{target!r}: write NAMESPACE/SERVICE:PORT or ADDRESS:PORT")
+        if "/" in host:
+            namespace, _, service = host.partition("/")
+            host = self.kubectl("get", "service", service, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}").strip()
+        try:
+            ipaddress.ip_address(host)
+        except ValueError as error:
+            raise LocalKubeError(f"{target!r}: no address to forward to ({host or 'none'})") from error
+        return f"{host}:{port}"
 
 
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
+def _listens(path: Path) -> bool:
+    """Whether somebody listens; the file alone may be what an ended process left."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
     return True
 
 
-def _await(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            raise LocalKubeError(f"{what} did not come up within {seconds:.0f} s; see 'hack/localkube logs'")
-        time.sleep(0.1)
+def _is_ready(object_: dict[str, Any] | None, since: int) -> bool:
+    conditions = (object_ or {}).get("status", {}).get("conditions", [])
+    return any(
+        condition["type"] == "Ready"
+        and condition["status"] == "True"
+        and datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp() >= since
+        for condition in conditions
+    )

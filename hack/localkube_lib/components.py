@@ -92,12 +92,16 @@ def kube_controller_manager(paths: ClusterPaths, pki: Certificates, settings: Se
         f"--cluster-signing-key-file={pki.key('ca')}",
         f"--service-account-private-key-file={pki.key('service-account')}",
         f"--requestheader-client-ca-file={pki.crt('front-proxy-ca')}",
+        f"--flex-volume-plugin-dir={paths.config / 'volume-plugins'}",
         "--allocate-node-cidrs",
         f"--cluster-cidr={POD_CIDR}",
         f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         f"--horizontal-pod-autoscaler-sync-period={settings.hpa_sync_period}",
+        # The default of 20 a second makes its controllers wait for seconds at the start.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
     ]
 
 

@@ -12,8 +12,10 @@ def image_config(dockerfile: Path) -> ImageConfig:
     """Entry point, command, environment, user and working directory of the last stage.
 
     Raises:
-        LocalKubeError: the entry point is missing or not in the JSON form.
+        LocalKubeError: there is no such file, or its entry point is missing or not in the JSON form.
     """
+    if not dockerfile.exists():
+        raise LocalKubeError(f"{dockerfile} does not exist")
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}

@@ -1,19 +1,21 @@
 """Carries a port of the host's loopback into a cluster's network namespace.
 
-The listening socket is opened in the host's namespace; the process then enters the cluster's and dials from there. A
-socket keeps the namespace it was opened in, so no link between the two is needed.
+The listening socket, handed over as standard input, was opened in the host's namespace; the process enters the
+cluster's and dials from there. A socket keeps the namespace it was opened in, so no link between the two is needed.
 """
 
 import argparse
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _CHUNK = 256 * 1024
+BACKLOG = 512
 
 
 def enter_network_namespace(name: str) -> None:
@@ -53,21 +55,26 @@ async def serve(listener: socket.socket, target_host: str, target_port: int) -> 
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
             remote_writer.close()
 
-    server = await asyncio.start_server(handle, sock=listener)
+    server = await asyncio.start_server(handle, sock=listener, backlog=BACKLOG)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with server:
-        await stop.wait()
+    await stop.wait()
+    # Not `async with server`, which from Python 3.12 on waits until every connection has ended by itself.
+    server.close()
 
 
 def main() -> None:
     """Entry point of the forwarder's process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--netns", required=True)
-    parser.add_argument("--listen", required=True, type=int, help="port on 127.0.0.1")
+    parser.add_argument("--listen", required=True, help="the socket's port, for whoever reads the command line")
     parser.add_argument("--target", required=True, help="ADDRESS:PORT inside the namespace")
     options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", options.listen), backlog=512)
+    listener = socket.socket(fileno=0)
+    listener.listen(BACKLOG)
+    # Each connection takes two descriptors; the usual soft limit of 1024 is soon reached.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     enter_network_namespace(options.netns)
     host, _, port = options.target.rpartition(":")
     asyncio.run(serve(listener, host, int(port)))

@@ -1,7 +1,7 @@
 """Hollow nodes: kwok plays the kubelet of nodes that do not exist, so that scheduling and scale cost no machine.
 
-Their pods become Ready after a set delay and end when deleted. A taint keeps other pods off: a pod that is meant for
-them tolerates `localkube/hollow` and selects the label of the same name.
+Their pods become Ready after a set delay and end when deleted; they never complete. A taint keeps other pods off: a pod
+that is meant for them tolerates `localkube/hollow` and selects the label of the same name.
 """
 
 import json
@@ -53,11 +53,24 @@ containerStatuses:
 
 
 def ensure_hollow_nodes(cluster: Cluster, nodes: int, gpus: int, start_delay_ms: int) -> None:
-    """Have this many hollow nodes, each with this many GPUs; their pods are Ready after the delay."""
+    """Have this many hollow nodes, each with this many GPUs; their pods are Ready after the delay.
+
+    Nodes beyond that number, of an earlier call, are removed.
+    """
     config = cluster.paths.config / "kwok.json"
-    config.write_text("\n---\n".join(json.dumps(stage) for stage in _stages(start_delay_ms)))
-    with step(f"{nodes} hollow nodes with {gpus} GPUs each"):
+    stages = "\n---\n".join(json.dumps(stage) for stage in _stages(start_delay_ms))
+    with cluster.alone(), step(f"{nodes} hollow nodes with {gpus} GPUs each"):
+        if not config.exists() or config.read_text() != stages:
+            cluster.processes.stop(PROCESS)
+            config.write_text(stages)
         manifests = [_node(index, gpus) for index in range(nodes)]
+        wanted = {str(manifest["metadata"]["name"]) for manifest in manifests}
+        listed = cluster.kubectl("get", "nodes", "-l", f"{LABEL}=true", "-o", "jsonpath={.items[*].metadata.name}")
+        surplus = sorted(set(listed.split()) - wanted)
+        if surplus:
+            cluster.kubectl("delete", "node", *surplus)
+        if not manifests:
+            return
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
         _start(cluster, config)
         cluster.kubectl("wait", "--for=condition=Ready", "node", "-l", f"{LABEL}=true", "--timeout=120s", timeout=130)

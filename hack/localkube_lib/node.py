@@ -25,6 +25,8 @@ WANTED_SYSCTLS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 """What kubelet insists on. Files with these values are mounted over the machine's, which keep their own."""
+PRIVATE_FOLDERS = ("/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
+"""Folders whose names are fixed in containerd and kubelet: each cluster sees its own, empty at first."""
 
 
 def containerd_socket(paths: ClusterPaths) -> Path:
@@ -41,12 +43,16 @@ def mount_holder(paths: ClusterPaths) -> list[str]:
         "mount --make-rprivate /",
         "mount --make-rshared /",
         *(f"mount --bind {sysctls / name} /proc/sys/{name}" for name in WANTED_SYSCTLS),
-        "mkdir -p /run/containerd",
-        "mount -t tmpfs tmpfs /run/containerd",
+        *(f"mkdir -p {folder}; mount -t tmpfs tmpfs {folder}" for folder in PRIVATE_FOLDERS),
         f"mkdir -p {paths.kubelet}",
         "exec sleep infinity",
     ]
     return [*netns.enter(paths.netns), "unshare", "--mount", "--propagation", "private", "sh", "-ec", "; ".join(script)]
+
+
+def holds_mounts(holder: ProcessRecord) -> bool:
+    """Whether the holder has made its mounts: its last step is to become `sleep`."""
+    return Path(f"/proc/{holder.pid}/cmdline").read_text().startswith("sleep\0")
 
 
 def enter(paths: ClusterPaths, holder: ProcessRecord) -> list[str]:

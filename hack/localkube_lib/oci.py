@@ -1,14 +1,16 @@
 """Container images from layers, without Docker: deterministic layers, and an OCI image layout streamed as one tar.
 
 A layer is an uncompressed tar, kept in the cache under a key that says what it was made from, so that an unchanged
-environment of several gigabytes is packed and hashed once.
+environment of several gigabytes is packed and hashed once. Its file is never written again: image stores link to it.
 """
 
 import fcntl
 import hashlib
 import io
 import json
+import os
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from localkube_lib.paths import cache_root
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+DAYS_KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,20 @@ def make_layer(key: str, trees: Callable[[], Iterable[Tree]]) -> Layer:
     path, record = folder / f"{key}.tar", folder / f"{key}.json"
     with (folder / f".{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not record.exists():
+        if record.exists():
+            os.utime(record)
+        else:
+            _remove_unused(folder)
             hasher = hashlib.sha256()
-            with path.open("wb") as raw:
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as raw:
                 with tarfile.open(fileobj=_HashingWriter(raw, hasher), mode="w|", format=tarfile.PAX_FORMAT) as tar:
                     seen: set[str] = set()
                     for tree in trees():
                         _add_tree(tar, tree, seen)
                 size = raw.tell()
+            partial.chmod(0o444)
+            partial.replace(path)
             record.write_text(json.dumps(asdict(Layer(str(path), f"sha256:{hasher.hexdigest()}", size))))
     return Layer(**json.loads(record.read_text()))
 
@@ -141,6 +150,15 @@ def write_archive(image: Image, out: IO[bytes], present: frozenset[str] = frozen
         for content in (image.config, image.manifest):
             _add_bytes(tar, _blob(_digest(content)), content)
         _add_bytes(tar, "index.json", json.dumps(index).encode())
+
+
+def _remove_unused(folder: Path) -> None:
+    """Drop the layers nobody has asked for in days: an environment takes gigabytes, and its lock file changes."""
+    for record in folder.glob("*.json"):
+        if time.time() - record.stat().st_mtime > DAYS_KEPT * 86400:
+            record.unlink(missing_ok=True)
+            record.with_suffix(".tar").unlink(missing_ok=True)
+            (folder / f".{record.stem}.lock").unlink(missing_ok=True)
 
 
 class _HashingWriter(io.RawIOBase):

@@ -9,11 +9,15 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from socket import socket
 
 from localkube_lib.errors import LocalKubeError
+from localkube_lib.files import write_changed
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,15 @@ class ProcessRecord:
     def alive(self) -> bool:
         """Whether that very process still runs."""
         return start_ticks(self.pid) == self.start_ticks
+
+    def started_at(self) -> float:
+        """When it started, in seconds since the epoch (to a hundredth or so)."""
+        since_boot = self.start_ticks / os.sysconf("SC_CLK_TCK")
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
+
+    def option(self, name: str) -> str | None:
+        """The word after an option of its command line."""
+        return self.argv[self.argv.index(name) + 1] if name in self.argv else None
 
 
 def start_ticks(pid: int) -> int | None:
@@ -57,21 +70,30 @@ class ProcessTable:
         record = _read(path) if path.exists() else None
         return record if record and record.alive() else None
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> ProcessRecord:
-        """Start a process in a session of its own, its output in a log file, unless it already runs."""
+    def start(self, name: str, argv: Sequence[str], path: str = PATH, listener: socket | None = None) -> ProcessRecord:
+        """Start a process in a session of its own, its output in a log file, unless it already runs.
+
+        Its environment is the same whoever calls: nobody's proxy or language settings get into a cluster. A
+        listening socket becomes its standard input, so that its port is taken before anybody is told of it.
+        """
         running = self.find(name)
         if running:
             return running
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
+        stdin = (
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), 0)
+            if listener
+            else (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        )
         # Not subprocess.Popen, which warns when it is dropped before its process has ended: these outlive us.
         with self.log(name).open("ab") as log:
             pid = os.posix_spawnp(
                 argv[0],
                 list(argv),
-                {**os.environ, **(env or {})},
+                {"PATH": path, "HOME": str(Path.home()), "LANG": "C.UTF-8"},
                 file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    stdin,
                     (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
                     (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
                 ],
@@ -81,7 +103,7 @@ class ProcessTable:
         if ticks is None:
             raise LocalKubeError(f"{name} ended at once; see {self.log(name)}")
         record = ProcessRecord(name, pid, ticks, tuple(argv))
-        self._path(name).write_text(json.dumps(asdict(record)))
+        write_changed(self._path(name), json.dumps(asdict(record)))
         return record
 
     def stop(self, name: str, grace: float = 10.0) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,12 @@ from localkube_lib.paths import REPOSITORY, cache_root
 PARTS = ("operator", "gateway", "runtime")
 _ENVIRONMENT = "/opt/motet/site-packages"
 _CODE = "/opt/motet/src"
-_LAYOUT = "1"
-"""Part of the cache keys: raise it when the way the layers are put together changes."""
+_PROGRAMS = "/opt/motet/bin"
+_ENVIRONMENT_LAYOUT = "1"
+_CODE_LAYOUT = "2"
+"""Parts of the cache keys: raise one when the way that layer is put together changes."""
+_PYTHON = "3.11"
+"""The base image's version."""
 
 
 def project_image(part: str, tag: str = "dev") -> Image:
@@ -31,16 +36,17 @@ def project_image(part: str, tag: str = "dev") -> Image:
     if part not in PARTS:
         raise LocalKubeError(f"no image {part!r}: choose from {', '.join(PARTS)}")
     config = image_config(REPOSITORY / part / "Dockerfile")
-    own = [entry for entry in config.env if not entry.startswith(("PYTHONPATH=", "PATH="))]
-    path = ["PATH=/usr/local/bin:/usr/bin:/bin", f"PYTHONPATH={_CODE}:{_ENVIRONMENT}"]
-    config = replace(config, env=(*own, *path))
+    # The Dockerfiles install into a virtual environment; here its place is taken by two folders on Python's path.
+    defaults = {"PATH": f"{_PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": f"{_CODE}:{_ENVIRONMENT}"}
+    named = {entry.partition("=")[0] for entry in config.env}
+    config = replace(config, env=(*config.env, *(f"{k}={v}" for k, v in defaults.items() if k not in named)))
     layers = [base_layer(), _environment_layer(part), _code_layer(part)]
     return make_image(f"motet.local/{part}:{tag}", layers, config)
 
 
 def _environment_layer(part: str) -> Layer:
     lock = (REPOSITORY / "requirements" / f"{part}.txt").read_bytes()
-    key = f"environment-{part}-" + hashlib.sha256(_LAYOUT.encode() + lock).hexdigest()[:16]
+    key = f"environment-{part}-" + hashlib.sha256(_ENVIRONMENT_LAYOUT.encode() + lock).hexdigest()[:16]
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
 
         def trees() -> list[Tree]:
@@ -55,34 +61,51 @@ def _code_layer(part: str) -> Layer:
     packages = [REPOSITORY / "api/src/motet_api", REPOSITORY / part / "src" / f"motet_{part}"]
     sources = [path for package in packages for path in sorted(package.rglob("*")) if path.is_file()]
     sources = [path for path in sources if "__pycache__" not in path.parts]
-    digest = hashlib.sha256(_LAYOUT.encode())
+    small = _small_files({package.name for package in packages})
+    digest = hashlib.sha256(f"{_CODE_LAYOUT} {sorted(small.items())}".encode())
     for path in sources:
         digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
 
         def trees() -> list[Tree]:
-            code, programs = Path(folder) / "src", Path(folder) / "bin"
+            code, programs = Path(folder + _CODE), Path(folder + _PROGRAMS)
             for package in packages:
                 shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
             _compile(code)
             programs.mkdir()
-            program = programs / f"motet-{part}"
-            program.write_text(
-                f"#!/usr/bin/python3\nimport sys\n\nfrom motet_{part}.main import main\n\nsys.exit(main())\n"
-            )
-            program.chmod(0o755)
-            return [Tree(code, _CODE), Tree(programs, "/usr/local/bin")]
+            for name in ("python", "python3"):
+                (programs / name).symlink_to("/usr/bin/python3")
+            for name, text in small.items():
+                path = Path(folder + name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+                path.chmod(0o755 if path.parent == programs else 0o644)
+            return [Tree(code, _CODE), Tree(programs, _PROGRAMS)]
 
         return make_layer(f"code-{part}-{digest.hexdigest()[:16]}", trees)
+
+
+def _small_files(packages: set[str]) -> dict[str, str]:
+    """What an installer would write beside the code, from pyproject.toml: programs, and the distribution's metadata."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    files = {f"{_CODE}/{project['name']}-{project['version']}.dist-info/METADATA": metadata}
+    for program, target in project["scripts"].items():
+        module, _, function = target.partition(":")
+        if module.partition(".")[0] in packages:
+            files[f"{_PROGRAMS}/{program}"] = (
+                f"#!/usr/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
+            )
+    return files
 
 
 def _install(part: str, target: Path) -> None:
     environment = subprocess.run([str(REPOSITORY / "hack/venv"), "dev"], capture_output=True, text=True, check=False)
     if environment.returncode != 0:
         raise LocalKubeError(f"hack/venv dev failed: {environment.stderr.strip()[-2000:]}")
-    venv = Path(environment.stdout.strip())
-    command = [str(venv / "bin/uv"), "pip", "install", "--quiet", "--no-deps", "--python", str(venv / "bin/python")]
-    command += ["--target", str(target), "-r", str(REPOSITORY / "requirements" / f"{part}.txt")]
+    command = [f"{environment.stdout.strip()}/bin/uv", "pip", "install", "--quiet", "--no-deps"]
+    command += ["--python", _interpreter(), "--target", str(target)]
+    command += ["-r", str(REPOSITORY / "requirements" / f"{part}.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LocalKubeError(f"installing requirements/{part}.txt failed: {done.stderr.strip()[-2000:]}")
@@ -90,9 +113,19 @@ def _install(part: str, target: Path) -> None:
     _compile(target)
 
 
+def _interpreter() -> str:
+    """A Python of the base image's version: byte code and wheels are for one version only."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == _PYTHON:
+        return sys.executable
+    found = shutil.which(f"python{_PYTHON}")
+    if found is None:
+        raise LocalKubeError(f"building images needs python{_PYTHON}, the base image's version")
+    return found
+
+
 def _compile(folder: Path) -> None:
     """Compile with unchecked hashes: files in a layer have no times, and the container's user could not write."""
-    command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    command = [_interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     # Some packages ship files that are templates or for other versions of Python; their failure is no failure of ours.
     subprocess.run([*command, "-s", str(folder), str(folder)], capture_output=True, check=False)
 

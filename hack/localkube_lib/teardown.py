@@ -16,7 +16,7 @@ from localkube_lib.paths import ClusterPaths
 from localkube_lib.processes import ProcessTable
 
 
-def tear_down(paths: ClusterPaths, processes: ProcessTable, containerd: Path | None) -> None:
+def tear_down(paths: ClusterPaths, processes: ProcessTable) -> None:
     """End everything of this cluster; keep images, certificates and logs.
 
     Raises:
@@ -33,8 +33,11 @@ def tear_down(paths: ClusterPaths, processes: ProcessTable, containerd: Path | N
             processes.stop(name)
         stuck = cgroups.remove(paths.netns)
         holder = processes.find("mount-holder")
+        containerd = processes.find("containerd")
         if holder and containerd:
-            _forget_containers(containerd / "ctr", paths, node.enter(paths, holder))
+            # The client beside that very server, which need not be the one that would be built today.
+            server = next(Path(word) for word in containerd.argv if word.endswith("/containerd"))
+            _forget_containers(server.with_name("ctr"), paths, node.enter(paths, holder))
         processes.stop("containerd")
         if holder:
             mount_namespace = _namespace(holder.pid, "mnt")

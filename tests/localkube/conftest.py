@@ -4,11 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from localkube_lib.base_image import python_image
+from localkube_lib import binaries, packages
+from localkube_lib.base_image import base_layer, python_image
 from localkube_lib.cluster import Cluster
 from localkube_lib.components import Settings
 
 IMAGE = "motet.local/python:3.11"
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Build what takes minutes, once, before any test's time is counted."""
+    clusters = any(item.get_closest_marker(name) for item in session.items for name in ("localkube", "e2e"))
+    if clusters and not session.config.option.collectonly:
+        packages.ensure_installed()
+        for module in binaries.MODULES:
+            binaries.build(module)
+        base_layer()
 
 
 @pytest.fixture(scope="session")

@@ -98,10 +98,8 @@ def test_pod_that_asks_for_more_gpus_than_exist_stays_pending(cluster: Cluster, 
 
 
 def test_deletion_honours_the_grace_period(cluster: Cluster, namespace: str) -> None:
-    stubborn = (
-        "import signal,time; signal.signal(signal.SIGTERM, lambda *a: print('asked')); time.sleep(2); time.sleep(600)"
-    )
-    manifest = pod("stubborn", stubborn.replace("time.sleep(2);", ""), {"terminationGracePeriodSeconds": 3})
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('asked')); time.sleep(600)"
+    manifest = pod("stubborn", code, {"terminationGracePeriodSeconds": 3})
     cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest)
     cluster.kubectl("wait", "-n", namespace, "pod/stubborn", "--for=condition=Ready", "--timeout=60s")
     started = time.monotonic()
