@@ -112,6 +112,14 @@ def test_openai_streams_echo_and_give_logprobs_as_whole_answers_do(runtime: Runt
     assert (refused.status, refused.json()["error"]["param"]) == (400, "logprobs")
 
 
+def test_a_conversation_that_the_models_template_refuses_is_the_callers_to_correct(runtime: RuntimeProcess) -> None:
+    reply = runtime.ask(
+        "/v1/chat/completions", {"model": "voice", "messages": [{"role": "nobody", "content": "x"}], "max_tokens": 2}
+    )
+    assert (reply.status, reply.json()["error"]["param"]) == (400, "messages")
+    assert "nobody has no say" in reply.json()["error"]["message"]
+
+
 def test_a_client_that_leaves_is_counted_as_such_and_not_as_a_fault_of_ours(runtime: RuntimeProcess) -> None:
     body = json.dumps({"inputs": PROMPT, "parameters": {"max_new_tokens": 480, "ignore_eos_token": True}}).encode()
     request = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
