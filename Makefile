@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VENV = $(shell hack/venv dev)
+VENV = $(or $(shell hack/venv dev),$(error the virtual environment could not be made; see above))
 PYTHON = $(VENV)/bin/python
 export PYTHONPATH := $(CURDIR)/api/src:$(CURDIR)/operator/src:$(CURDIR)/gateway/src:$(CURDIR)/runtime/src:$(CURDIR)/hack
 
@@ -19,8 +19,12 @@ demo: ## The main job, from nothing: cluster, chart, adapters, requests, a burst
 .PHONY: test
 test: check unit process localkube e2e ## Everything CI runs: check, unit, process, localkube and e2e tests
 
+.PHONY: binaries
+binaries: ## Build the local cluster's programs and helm (minutes on a cold cache, then nothing)
+	hack/localkube build
+
 .PHONY: unit
-unit: ## Unit tests: seconds, no cluster
+unit: binaries ## Unit tests: seconds, no cluster
 	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not process and not slow" tests
 
 .PHONY: process

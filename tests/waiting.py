@@ -16,8 +16,10 @@ def eventually(probe: Callable[[], T], accept: Callable[[T], bool] = bool, secon
     deadline = time.monotonic() + seconds
     while True:
         value = probe()
-        if accept(value):
+        # A probe can take long itself: what came true after the deadline did not come true in time.
+        late = time.monotonic() > deadline
+        if accept(value) and not late:
             return value
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"{what or 'condition'} did not hold within {seconds:.0f} s; last seen: {value!r}")
         time.sleep(0.1)

@@ -11,7 +11,7 @@ from demo_lib.console import Console, table
 from demo_lib.installation import Installation, InstallationError
 from demo_lib.material import Material, lorax_python, prepare_model, put_into_volumes, train_adapters
 from demo_lib.proxy import kube_proxy
-from demo_lib.questions import ASKED, HEADINGS, Answer, ask_lorax, ask_openai, count_split, prompt
+from demo_lib.questions import ASKED, HEADINGS, Answer, ask_lorax, ask_openai, count_split, look_alike, prompt
 from demo_lib.stages import Timeline
 from localkube_lib import binaries
 from localkube_lib.cluster import Cluster
@@ -83,8 +83,8 @@ async def ask(console: Console, url: str, python: Path) -> list[Answer]:
     return answers
 
 
-async def scale(console: Console, installation: Installation, url: str) -> Timeline:
-    """A burst, and what the cluster does about it."""
+async def scale(console: Console, installation: Installation, url: str) -> list[str]:
+    """A burst, and what the cluster does about it; returns what went wrong."""
     cluster = installation.cluster
     console.section(f"A burst: {BURST_AT_ONCE} requests at once until a second pod answers")
     names = cluster.kubectl(
@@ -104,12 +104,11 @@ async def scale(console: Console, installation: Installation, url: str) -> Timel
     with kube_proxy(binaries.kubectl(), cluster.kubeconfig) as proxy:
         async with observed(proxy, url, target, timeline, on_hpa):
             tally = await send_burst(url, bodies, BURST_AT_ONCE, timeline, BURST_SECONDS)
-    for failure in tally.failed[:5]:
-        console.say(f"FAILED: {failure}")
     answered = ", ".join(f"{pod} {count}" for pod, count in sorted(tally.answered.items()))
     console.say(f"answers by pod: {answered}; failed: {len(tally.failed)}")
     print(table(("stage", "seconds since first queued", "of which this stage"), timeline.rows()), flush=True)
-    return timeline
+    missed = [] if timeline.complete else ["no second pod answered"]
+    return missed + [f"a request failed: {failure}" for failure in tally.failed[:5]]
 
 
 def settle_to_one(console: Console, cluster: Cluster) -> None:
@@ -145,9 +144,11 @@ def main() -> int:
         installation, url, python = set_up(console)
         settle_to_one(console, installation.cluster)
         answers = asyncio.run(ask(console, url, python))
-        timeline = asyncio.run(scale(console, installation, url))
+        wrong = look_alike(answers) + asyncio.run(scale(console, installation, url))
         say_goodbye(console, installation.cluster, url, answers)
     except (InstallationError, LocalKubeError, RuntimeError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    return 0 if timeline.complete else 1
+    for what in wrong:
+        print(f"demo: {what}", file=sys.stderr)
+    return 1 if wrong else 0

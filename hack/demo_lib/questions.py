@@ -40,6 +40,13 @@ class Answer:
         return (self.api, self.model, self.version or "-", self.pod, shown, f"{self.seconds:.2f} s")
 
 
+def look_alike(answers: list[Answer]) -> list[str]:
+    """Adapters that answer as the base does through the same API: training was meant to make a difference."""
+    base = {answer.api: answer.text.strip() for answer in answers if not answer.version}
+    same = [answer for answer in answers if answer.version and answer.text.strip() == base.get(answer.api)]
+    return [f"{answer.model} answers through {answer.api} as the base does: {answer.text!r}" for answer in same]
+
+
 HEADINGS: Final = ("api", "asked for", "version", "pod", "answer", "latency")
 
 

@@ -27,8 +27,6 @@ class Timeline:
     known_pods: frozenset[str]
     seen: dict[Stage, float] = field(default_factory=dict)
     new_pod: str | None = None
-    failures: list[str] = field(default_factory=list)
-    """What must never be seen, in words."""
 
     def mark(self, stage: Stage, at: float) -> None:
         """Note a stage, unless it was seen before."""

@@ -102,7 +102,7 @@ def test_pods_meet_the_restricted_standard() -> None:
         }
 
 
-def test_probes_ask_different_questions() -> None:
+def test_liveness_and_readiness_are_asked_apart_and_a_slow_start_is_no_hang() -> None:
     for container in containers(render()).values():
         live, ready = container["livenessProbe"]["httpGet"], container["readinessProbe"]["httpGet"]
         assert (live["path"], ready["path"]) == ("/livez", "/readyz")

@@ -1,16 +1,15 @@
 """Whatever is killed or deleted comes back, and nobody is answered by the base in the meantime."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from motet_api.reasons import AdapterReason
 from tests.e2e.asking import Load
 from tests.e2e.objects import Manifest, adapter, model_deployment, source
-from tests.e2e.world import World, condition
+from tests.e2e.readiness import is_ready, never_ready_too_early, restarts
+from tests.e2e.world import World
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -35,52 +34,11 @@ def watched(world: World, expected: dict[str, str]) -> Iterator[Load]:
 
     Requests may fail while the only pod is down; a wrong answer is what must not happen.
     """
-    stop = threading.Event()
-    early: list[str] = []
-
-    def look() -> None:
-        while not stop.wait(0.2):
-            for pod in world.pods("tiny"):
-                early.extend(ready_too_early(world, pod))
-
-    observer = threading.Thread(target=look)
-    observer.start()
-    try:
-        with Load(world.url, list(expected)) as load:
-            yield load
-    finally:
-        stop.set()
-        observer.join()
+    with never_ready_too_early(world, ADAPTERS), Load(world.url, list(expected)) as load:
+        yield load
     answered = [answer for answer in load.answers if answer.status == 200]
     assert answered
     assert [answer for answer in answered if answer.text != expected[answer.model] or answer.version != "v1"] == []
-    assert early == []
-
-
-def ready_too_early(world: World, pod: Manifest) -> list[str]:
-    """Adapters that a pod lacks although it is Ready, before and after it was asked, in one and the same life."""
-    if not is_ready(pod):
-        return []
-    name = pod["metadata"]["name"]
-    report = world.report(name)
-    if report is None:
-        return []
-    again = [item for item in world.pods("tiny") if item["metadata"]["name"] == name and is_ready(item)]
-    if not again or restarts(again[0]) != restarts(pod):
-        return []
-    resident = {entry.id for entry in report.adapters if entry.reason is AdapterReason.RESIDENT}
-    return [f"{name} is Ready without {wanted}" for wanted in {f"{key}@v1" for key in ADAPTERS} - resident]
-
-
-def is_ready(pod: Manifest) -> bool:
-    """Whether the pod's Ready condition is True."""
-    return bool(condition(pod, "Ready")["status"] == "True")
-
-
-def restarts(pod: Manifest) -> int:
-    """Restarts of the pod's container."""
-    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
-    return count
 
 
 def ready_pods(world: World) -> list[Manifest]:

@@ -56,6 +56,10 @@ class World:
         items = json.loads(self.kubectl("get", "pods", "-l", f"{MODEL_LABEL}={model}", "-o", "json"))["items"]
         return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
+    def pod_names(self, model: str) -> list[str]:
+        """Names of the runtime pods, those on their way out included."""
+        return self.kubectl("get", "pods", "-l", f"{MODEL_LABEL}={model}", "-o", "name").split()
+
     def report(self, pod: str) -> AdaptersReport | None:
         """What a runtime pod says it holds; None where it does not answer."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{SERVING_PORT}/proxy{ADAPTERS_PATH}"

@@ -12,7 +12,7 @@ from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
 from motet_runtime.adapters.artifact import Artifact
-from motet_runtime.adapters.residency import Residency
+from motet_runtime.adapters.residency import PATIENCE, Residency
 from motet_runtime.errors import AdapterError, RequestError
 
 
@@ -185,6 +185,22 @@ async def test_a_source_that_stays_away_for_days_is_still_tried_again() -> None:
         scene.clock.now += 60.0
         scene.want(a_v1="x")
         await scene.until(a_v1=RESIDENT)
+
+
+async def test_a_new_pod_waits_for_such_a_failure_only_so_long() -> None:
+    async with reconciling() as scene:
+        scene.loader.failures["x"] = AdapterReason.SOURCE_NOT_FOUND
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=AdapterReason.SOURCE_NOT_FOUND, b_v1=RESIDENT)
+        for attempt in range(2, PATIENCE + 1):
+            assert not scene.residency.settled()
+            scene.clock.now += 40.0
+            scene.want(a_v1="x", b_v1="y")
+            async with asyncio.timeout(5):
+                while scene.loader.loaded.count("x") < attempt:
+                    await asyncio.sleep(0.001)
+        await scene.until(a_v1=AdapterReason.SOURCE_NOT_FOUND, b_v1=RESIDENT)
+        assert scene.residency.settled()
 
 
 async def test_a_failure_that_time_does_not_heal_settles_and_others_are_not_held_up() -> None:

@@ -52,7 +52,7 @@ def test_liveness_readiness_and_drain_are_three_answers(material: Path, tmp_path
 
         runtime.want(voice_v1=material / "voice-v1", bad_v1=material / "nowhere")
         eventually(lambda: runtime.ready().json()["reason"], lambda reason: "bad@v1" in str(reason))
-        assert runtime.ready().status == 503, "a source that may appear keeps a new pod unready"
+        assert runtime.ready().status == 503, "a source that may appear keeps a new pod unready for a while"
         runtime.want(voice_v1=material / "voice-v1")
         eventually(lambda: runtime.ready().status, lambda status: status == 200)
         runtime.want(voice_v1=material / "voice-v1", bad_v1=material / "nowhere")

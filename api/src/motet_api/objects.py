@@ -38,11 +38,8 @@ class ObjectMeta(KubeModel):
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
-    resource_version: str = ""
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
 
 
 class ConditionStatus(StrEnum):

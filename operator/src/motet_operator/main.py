@@ -63,8 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runtime-image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
     run.add_argument("--namespace", action="append", default=[], help="watch this one only; may be repeated")
     run.add_argument("--health-port", type=int, default=8080, help="/livez and /readyz")
-    run.add_argument("--metrics-port", type=int, default=9090, help="/metrics")
-    run.add_argument("--resync-seconds", type=float, default=60.0, help="list everything anew this often")
+    run.add_argument(
+        "--resync-seconds",
+        type=float,
+        default=60.0,
+        help="list the names of everything, and look at every key, this often",
+    )
     api = commands.add_parser("metrics-api", help="serve custom.metrics.k8s.io", formatter_class=defaults)
     api.add_argument(
         "--gateway-service", type=service_name, required=True, metavar="NAMESPACE/NAME", help="whose pods are asked"
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     api.add_argument("--tls-key", type=Path, required=True, help="its key, PEM")
     api.add_argument("--max-age-seconds", type=float, default=10.0, help="older numbers are not served")
     for command in (run, api):
+        command.add_argument("--metrics-port", type=int, default=9090, help="/metrics")
         command.add_argument("--kubeconfig", type=Path, help="instead of the pod's own service account")
         command.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser

@@ -10,17 +10,18 @@ from datetime import UTC, datetime
 import aiohttp
 from aiohttp import web
 from kubernetes.aio import client
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from motet_operator.cluster import Cluster
 from motet_operator.connection import connect
 from motet_operator.errors import OperatorError
-from motet_operator.metrics import Metrics
+from motet_operator.metrics import ApiMetrics
 from motet_operator.metrics_api.authorization import Authorizer
 from motet_operator.metrics_api.demand import DemandBook
 from motet_operator.metrics_api.gateways import DemandPoller
 from motet_operator.metrics_api.listener import Listener
 from motet_operator.metrics_api.routes import MetricsApi
+from motet_operator.probes import make_metrics_page, serving
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ async def serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     connection = await connect(options.kubeconfig)
     async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
-        cluster = Cluster(api, Metrics(CollectorRegistry()))
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        cluster = Cluster(api, ApiMetrics(registry))
         book = DemandBook(options.max_age_seconds)
         poller = DemandPoller(cluster, session, options.gateway_service, book, _now, asyncio.sleep)
         listener = Listener(cluster, options.tls_cert, options.tls_key, options.port)
@@ -42,11 +45,10 @@ async def serve(options: argparse.Namespace) -> None:
         runner = web.AppRunner(metrics_api.application(), access_log=None)
         await runner.setup()
         try:
-            await _open(listener, runner)
-            async with asyncio.TaskGroup() as group:
+            async with serving(make_metrics_page(registry), options.metrics_port), asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(poller.run()),
-                    group.create_task(listener.run(runner, asyncio.sleep)),
+                    group.create_task(_listen(listener, runner)),
                 ]
                 await stop.wait()
                 for task in background:
@@ -55,14 +57,16 @@ async def serve(options: argparse.Namespace) -> None:
             await runner.cleanup()
 
 
-async def _open(listener: Listener, runner: web.AppRunner) -> None:
-    """Open the port as soon as the API server tells whom to trust."""
+async def _listen(listener: Listener, runner: web.AppRunner) -> None:
+    """Open the port as soon as the API server tells whom to trust; then follow what changes."""
     while True:
         try:
-            return await listener.refresh(runner)
+            await listener.refresh(runner)
+            break
         except OperatorError as error:
             log.warning("the authority of the API server cannot be read yet: %s", error)
         await asyncio.sleep(_OPEN_AGAIN_SECONDS)
+    await listener.run(runner, asyncio.sleep)
 
 
 def _now() -> datetime:

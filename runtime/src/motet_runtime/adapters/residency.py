@@ -22,6 +22,8 @@ from motet_runtime.errors import AdapterError, RequestError
 _log = logging.getLogger(__name__)
 _FIRST_RETRY: Final = 1.0
 _LAST_RETRY: Final = 30.0
+PATIENCE: Final = 4
+"""Attempts (7 s of waiting in all) that a pod which was never ready gives a failure that time may heal."""
 _RECHECK: Final = 60.0
 """Bytes that were wrong are looked at again this often: somebody may have put the right ones in their place."""
 
@@ -76,11 +78,13 @@ class Residency:
         self._wake.set()
 
     def settled(self) -> bool:
-        """Whether every desired adapter is resident, or has failed in a way that time does not heal."""
+        """Whether every desired adapter is resident, or has failed: for good, or `PATIENCE` times.
+
+        A new pod waits a while for a source that does not answer, but not for ever: one wrong path would otherwise keep
+        every new pod of a model away from the adapters that are well.
+        """
         return self._desired is not None and all(
-            (entry := self._entries.get(adapter)) is not None
-            and entry.desired == wanted
-            and (entry.reason is AdapterReason.RESIDENT or (entry.reason.failed and not entry.reason.transient))
+            (entry := self._entries.get(adapter)) is not None and entry.desired == wanted and _is_settled(entry)
             for adapter, wanted in self._desired.items()
         )
 
@@ -222,6 +226,12 @@ class Residency:
         backoff = min(_FIRST_RETRY * 2.0 ** min(entry.attempts - 1, 16), _LAST_RETRY)
         entry.due = self._clock() + (backoff if reason.transient else _RECHECK)
         _log.warning("adapter failed", extra={"adapter": entry.desired.id, "reason": reason, "detail": message})
+
+
+def _is_settled(entry: _Entry) -> bool:
+    if entry.reason.failed:
+        return not entry.reason.transient or entry.attempts >= PATIENCE
+    return entry.reason is AdapterReason.RESIDENT
 
 
 def _report(entry: _Entry) -> AdapterReport:
