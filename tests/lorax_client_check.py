@@ -1,9 +1,11 @@
 """Asks a server by lorax-client in every way it has, and fails where the client or the answer does.
 
-Run by an interpreter that has lorax-client (`hack/venv lorax`): URL, adapter id, and headers as name=value.
+Run by an interpreter that has lorax-client (`hack/venv lorax`): URL, adapter id, and headers as name=value. Prints what
+base and adapter answered, as JSON, for comparison with other ways of asking.
 """
 
 import asyncio
+import json
 import sys
 import warnings
 from typing import Any
@@ -91,7 +93,7 @@ def main() -> None:
         check_details(client, options)
     assert texts[0] != texts[1], f"the adapter answers as the base does: {texts[0]!r}"
     check_errors(client, adapter)
-    print("ok")
+    print(json.dumps({"prompt": PROMPT, "tokens": TOKENS, "base": texts[0], "adapter": texts[1]}))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 _ROOT = Path("/sys/fs/cgroup")
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
     """The mounted hierarchies: one with v2, one for each controller with v1."""
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
@@ -18,7 +18,7 @@ def _hierarchies() -> list[Path]:
 
 def ensure(name: str) -> None:
     """Make the cluster's group in every hierarchy; kubelet wants it to exist."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         group = hierarchy / name
         group.mkdir(exist_ok=True)
         # A new cpuset is empty, and no process may enter it before it has been given processors and memory.
@@ -30,7 +30,7 @@ def ensure(name: str) -> None:
 def members(name: str) -> set[int]:
     """Processes in the cluster's groups."""
     pids: set[int] = set()
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         for path in (hierarchy / name).rglob("cgroup.procs") if (hierarchy / name).exists() else ():
             with contextlib.suppress(OSError):
                 pids.update(int(line) for line in path.read_text().split())
@@ -44,7 +44,7 @@ def remove(name: str, seconds: float = 10.0) -> list[Path]:
         for pid in members(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        left = [group for hierarchy in _hierarchies() for group in _rmdir_tree(hierarchy / name)]
+        left = [group for hierarchy in hierarchies() for group in _rmdir_tree(hierarchy / name)]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)

@@ -65,9 +65,10 @@ def test_a_request_to_it_is_an_error_by_name(broken: World, name: str) -> None:
 
 def test_there_is_an_event_for_it(broken: World) -> None:
     def events() -> str:
-        return broken.kubectl("get", "events", "--field-selector", "involvedObject.name=truncated", "-o", "name")
+        which = "involvedObject.name=truncated,type=Warning"
+        return broken.kubectl("get", "events", "--field-selector", which, "-o", "jsonpath={.items[*].reason}")
 
-    eventually(events, bool, 10, "an Event")
+    eventually(events, lambda reasons: AdapterReason.CORRUPT_WEIGHTS in reasons, 10, "a Warning with the reason")
 
 
 def test_the_model_counts_them_and_serves(broken: World) -> None:

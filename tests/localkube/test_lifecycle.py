@@ -29,7 +29,7 @@ def _traces(name: str) -> list[str]:
         if str(paths.root).encode() in _content(path) and b"pytest" not in _content(path)
     ]
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(paths.root) in line]
-    groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{paths.netns}")]
+    groups = [str(path / paths.netns) for path in cgroups.hierarchies() if (path / paths.netns).exists()]
     links = [str(path) for path in Path("/var/log").glob("containers/*") if str(paths.root) in str(path.readlink())]
     return processes + mounts + groups + links + ([paths.netns] if netns.exists(paths.netns) else [])
 
