@@ -71,6 +71,18 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorDetail
 
 
+_LORAX_PATHS = frozenset(
+    {"/", "/generate", "/generate_stream", "/invocations", "/info", "/health", "/ping", "/tokenize"}
+    # Not served, but asked for by lorax-client, which should understand the refusal.
+    | {"/embed", "/classify", "/classify_batch"}
+)
+
+
+def speaks_lorax(path: str) -> bool:
+    """Whether errors on this path take LoRAX's shape; on all others they take the OpenAI API's."""
+    return path in _LORAX_PATHS
+
+
 LORAX_ERROR_TYPES: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.INVALID_REQUEST: (422, "validation"),
     ErrorCode.MODEL_NOT_FOUND: (424, "generation"),

@@ -1,16 +1,10 @@
 """Errors as answers: always JSON, in the shape of the API that was called."""
 
-from typing import Final
-
 from starlette.responses import Response
 from starlette.types import Scope
 
-from motet_api.errors import lorax_error, openai_error
+from motet_api.errors import lorax_error, openai_error, speaks_lorax
 from motet_gateway.errors import GatewayError
-
-LORAX_PATHS: Final = frozenset(
-    {"/", "/generate", "/generate_stream", "/invocations", "/info", "/health", "/ping", "/tokenize"}
-)
 
 
 def error_answer(scope: Scope, error: GatewayError) -> Response:
@@ -22,7 +16,7 @@ def error_answer(scope: Scope, error: GatewayError) -> Response:
 
 def error_body(path: str, error: GatewayError) -> tuple[int, str]:
     """Status and JSON text of an error on this path."""
-    if path in LORAX_PATHS:
+    if speaks_lorax(path):
         status, lorax = lorax_error(error.code, error.message)
         return status, lorax.model_dump_json()
     status, openai = openai_error(error.code, error.message, error.param)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from motet_api.errors import ErrorCode, lorax_error, openai_error
+from motet_api.errors import ErrorCode, lorax_error, openai_error, speaks_lorax
 from motet_runtime.errors import RequestError
 
 MAX_BODY_BYTES: Final = 16 << 20
@@ -32,18 +32,13 @@ def to_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def is_openai(path: str) -> bool:
-    """Whether a path belongs to the OpenAI API or our own; the others are LoRAX's."""
-    return path.startswith(("/v1/", "/motet/"))
-
-
 def error_body(path: str, error: RequestError) -> tuple[int, dict[str, Any]]:
     """Status and body of an error, in the shape of the path's API."""
-    if is_openai(path):
-        status, openai = openai_error(error.code, error.message, error.param)
-        return status, openai.model_dump(mode="json")
-    status, lorax = lorax_error(error.code, error.message)
-    return status, lorax.model_dump(mode="json")
+    if speaks_lorax(path):
+        status, lorax = lorax_error(error.code, error.message)
+        return status, lorax.model_dump(mode="json")
+    status, openai = openai_error(error.code, error.message, error.param)
+    return status, openai.model_dump(mode="json")
 
 
 def error_answer(path: str, error: RequestError, status: int | None = None) -> Response:
