@@ -23,6 +23,10 @@ test: check unit process localkube e2e ## Everything CI runs: check, unit, proce
 binaries: ## Build the local cluster's programs and helm (minutes on a cold cache, then nothing)
 	hack/localkube build
 
+.PHONY: images
+images: ## The three images for local clusters (the runtime's environment once, then seconds)
+	hack/images
+
 .PHONY: unit
 unit: binaries ## Unit tests: seconds, no cluster
 	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not process and not slow" tests
@@ -32,11 +36,11 @@ process: ## Tests of our programs as processes, and on the real 135M model; no c
 	$(PYTHON) -m pytest -q -m "(process or slow) and not localkube and not e2e" tests
 
 .PHONY: localkube
-localkube: ## Tests of the development cluster itself
+localkube: binaries ## Tests of the development cluster itself
 	$(PYTHON) -m pytest -q -m localkube tests
 
 .PHONY: e2e
-e2e: ## The whole product on a real Kubernetes
+e2e: binaries images ## The whole product on a real Kubernetes
 	$(PYTHON) -m pytest -q -m e2e tests
 
 .PHONY: check
