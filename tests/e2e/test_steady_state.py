@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.audit import Call, calls
 from tests.e2e.objects import adapter, model_deployment, source
-from tests.e2e.world import World
+from tests.e2e.world import World, condition
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -35,7 +35,13 @@ def test_no_writes_for_a_minute(world: World) -> None:
         return [name for name in names if name.startswith("e2e-") and name != world.namespace]
 
     eventually(others, lambda names: not names, SETTLE_SECONDS, "no other module's namespace")
-    # What the creation of the objects still causes (the autoscaler's first readings, say) is not the steady state.
+    # The HPA's controller looks up which metrics there are only now and then: its first reading in a new cluster is late.
+    eventually(
+        lambda: condition(world.read("mdep", "tiny"), "Autoscaling")["status"],
+        "True".__eq__,
+        SETTLE_SECONDS,
+        "a reading",
+    )
     eventually(quiet, lambda seconds: seconds > 5, SETTLE_SECONDS, "quiet")
     begun = datetime.now(UTC)
     deadline = time.monotonic() + QUIET_SECONDS
