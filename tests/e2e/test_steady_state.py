@@ -35,7 +35,7 @@ def test_no_writes_for_a_minute(world: World) -> None:
         return [name for name in names if name.startswith("e2e-") and name != world.namespace]
 
     eventually(others, lambda names: not names, SETTLE_SECONDS, "no other module's namespace")
-    # The HPA's controller looks up which metrics there are only now and then: its first reading in a new cluster is late.
+    # The HPA's controller seldom looks up which metrics there are: its first reading in a new cluster is late.
     eventually(
         lambda: condition(world.read("mdep", "tiny"), "Autoscaling")["status"],
         "True".__eq__,
