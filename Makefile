@@ -48,6 +48,7 @@ check: ## Lint, types, import contracts, generated files up to date
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy bench/mixed_adapters.py hack/generate_crds.py examples/train_adapters.py
 	$(VENV)/bin/lint-imports --config .importlinter
 	$(PYTHON) hack/generate_crds.py --check
 

@@ -26,7 +26,7 @@ from motet_api.modeldeployment import DType
 from motet_runtime.adapters.artifact import verify
 from motet_runtime.engine.lora import read_weights
 from motet_runtime.engine.model import ModelRunner, load_model
-from motet_runtime.engine.scheduler import Scheduler
+from motet_runtime.engine.scheduler import Failed, Scheduler
 from motet_runtime.engine.sequence import SamplingParams, Sequence
 from tests.models import make_adapter, make_tiny_llama
 
@@ -47,9 +47,11 @@ def run_motet(runner: ModelRunner, prompts: list[list[int]], names: list[str | N
     for sequence in sequences:
         scheduler.add(sequence)
     while (plan := scheduler.schedule()).chunks:
-        for progress in scheduler.update(plan, runner.run(plan)):
-            if progress.finish:
-                runner.forget(progress.sequence)
+        for outcome in scheduler.update(plan, runner.run(plan)):
+            if isinstance(outcome, Failed):
+                raise RuntimeError(f"a request failed, so the figures would mean nothing: {outcome.error}")
+            if outcome.finish:
+                runner.forget(outcome.sequence)
     return [sequence.output for sequence in sequences]
 
 
