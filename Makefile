@@ -48,13 +48,14 @@ check: ## Lint, types, import contracts, generated files up to date
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy bench/mixed_adapters.py hack/generate_crds.py examples/train_adapters.py
+	$(VENV)/bin/mypy bench/results.py bench/mixed_adapters.py bench/gateway.py hack/generate_crds.py examples/train_adapters.py
 	$(VENV)/bin/lint-imports --config .importlinter
 	$(PYTHON) hack/generate_crds.py --check
 
 .PHONY: bench
 bench: ## Benchmarks; figures go to bench/results/
-	PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) bench/mixed_adapters.py
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.mixed_adapters
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.gateway
 
 .PHONY: format
 format: ## Format and fix what ruff can

@@ -5,15 +5,11 @@ out; adapters of rank 8 on q, k, v and o. Figures are medians of CPU seconds ove
 turns, so that a noisy machine hurts all alike. Run it as `make bench`.
 """
 
-import json
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from bench.results import write
 from motet_api.identity import AdapterId
 from motet_api.modeldeployment import DType
 from motet_runtime.adapters.artifact import verify
@@ -33,7 +30,6 @@ from tests.models import make_adapter, make_tiny_llama
 REQUESTS, PROMPT, NEW = 32, 64, 16
 ROUNDS = 5
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-ROOT = Path(__file__).parents[1]
 
 
 def run_motet(runner: ModelRunner, prompts: list[list[int]], names: list[str | None]) -> list[list[int]]:
@@ -122,25 +118,7 @@ def main() -> None:
         "motet_over_peft_distinct": round(medians["peft_distinct"] / medians["motet_distinct"], 3),
         "equal_answers_share": round(agree / REQUESTS, 3),
     }
-    write("mixed_adapters", figures)
-
-
-def write(name: str, figures: dict[str, float]) -> None:
-    """Write `bench/results/NAME.json` and print it."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    model = next(names, platform.machine())
-    document = {
-        "commit": commit.stdout.strip(),
-        "machine": f"{model}, one thread",
-        "date": datetime.now(UTC).date().isoformat(),
-        "figures": figures,
-    }
-    path = ROOT / "bench" / "results" / f"{name}.json"
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    print(path.read_text())
+    write("mixed_adapters", figures, "one thread")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""`python -m motet_gateway` is `motet-gateway`."""
+
+from motet_gateway.main import main
+
+main()
