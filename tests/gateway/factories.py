@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from motet_api.identity import AdapterId, PodName
 from motet_gateway.fleet import Fleet, PodView
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table, build_table
+from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Source, Table, build_table
 
 TINY = ObjectKey("default", "tiny")
 
@@ -40,6 +40,7 @@ def view(
     desired_known: bool = True,
     draining: bool = False,
     fresh: bool = True,
+    sources: Mapping[str, Source] | None = None,
 ) -> PodView:
     return PodView(
         model="tiny",
@@ -51,6 +52,7 @@ def view(
         draining=draining,
         max_batch_size=batch,
         fresh=fresh,
+        sources={AdapterId(name): source for name, source in (sources or {}).items()},
     )
 
 

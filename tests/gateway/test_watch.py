@@ -38,7 +38,7 @@ class Follower:
         return {share.version: share.weight for share in found.traffic} if found else {}
 
     async def until(self, true: Callable[[], object], what: str = "") -> None:
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + 20
         while not true():
             assert asyncio.get_running_loop().time() < deadline, f"never: {what or true}"
             await asyncio.sleep(0.002)

@@ -6,11 +6,11 @@ taken for empty.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from motet_api.identity import AdapterId
 from motet_api.names import BASE_MODEL_ALIAS
-from motet_gateway.table import ObjectKey, Pod, PodKey
+from motet_gateway.table import ObjectKey, Pod, PodKey, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,18 @@ class PodView:
     draining: bool
     max_batch_size: int
     fresh: bool = True
+    sources: Mapping[AdapterId, Source] = field(default_factory=dict)
+    """What the pod was told to load under each id."""
+
+    def believed(self, expected: Mapping[AdapterId, Source]) -> "PodView":
+        """The view with what counts as resident: a version loaded from another source than it now has is another one.
+
+        A LoraAdapter that was deleted and made anew can have other weights under the same name and version. Until the
+        operator has told the pod, the old ones must not answer for them; it is about to, so the version counts as
+        loading.
+        """
+        other = {name for name in self.resident if name in expected and self.sources.get(name) != expected[name]}
+        return replace(self, resident=self.resident - other, loading=self.loading | other) if other else self
 
     def serves(self, adapter: AdapterId | None) -> bool:
         """Whether the pod can answer for this version, or for the base (None)."""

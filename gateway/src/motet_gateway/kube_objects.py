@@ -12,7 +12,7 @@ from motet_api.identity import PodName
 from motet_api.loraadapter import LoraAdapter
 from motet_api.modeldeployment import ModelDeployment
 from motet_api.names import MODEL_LABEL, SERVING_PORT, SERVING_PORT_NAME
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table, build_table
+from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Source, Table, build_table
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def parse_adapter(obj: Mapping[str, Any]) -> Adapter:
         ObjectKey(adapter.metadata.namespace, adapter.spec.model_ref.name),
         versions=tuple(version.name for version in adapter.spec.versions),
         traffic=tuple(Share(target.version, target.weight) for target in traffic),
+        sources={version.name: Source(version.source.uri, version.source.digest) for version in adapter.spec.versions},
         created=_seconds(adapter.metadata.creation_timestamp),
     )
 

@@ -14,7 +14,7 @@ from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport
 from motet_gateway.fleet import Fleet, PodView
 from motet_gateway.routing import Routing
-from motet_gateway.table import Pod, PodKey, Table
+from motet_gateway.table import Pod, PodKey, Source, Table
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def view_of(report: AdaptersReport) -> PodView:
         desired_known=report.desired_known,
         draining=report.draining,
         max_batch_size=report.max_batch_size,
+        sources={a.id: Source(a.uri, a.desired_digest) for a in adapters},
     )
 
 
@@ -93,7 +94,7 @@ class ResidencyPoller:
 
     def draining(self, pod: PodKey) -> None:
         """The pod refused a request because it is draining."""
-        if (view := self._routing.fleet.views.get(pod)) is not None:
+        if (view := self._routing.said.get(pod)) is not None:
             self._routing.set_view(pod, dataclasses.replace(view, draining=True))
         self._poke(pod)
 
@@ -134,7 +135,7 @@ class ResidencyPoller:
                 continue
 
     def _missed(self, pod: PodKey, answered_at: float | None) -> None:
-        view = self._routing.fleet.views.get(pod)
+        view = self._routing.said.get(pod)
         if view is None:
             return
         trusted = answered_at is not None and self._clock() - answered_at < self._trust_seconds

@@ -18,6 +18,8 @@ class Routing:
     def __init__(self) -> None:
         self.table = Table()
         self.fleet = Fleet()
+        self.said: dict[PodKey, PodView] = {}
+        """What each pod last said, word for word; `fleet` has what of it is believed."""
         self.synced = False
         """Whether a source has read everything once."""
         self._listeners: list[Listener] = []
@@ -32,19 +34,26 @@ class Routing:
         if table == self.table:
             return
         known = {pod.key for pod in table.all_pods()}
-        views = {key: view for key, view in self.fleet.views.items() if key in known}
+        self.said = {key: view for key, view in self.said.items() if key in known}
         self.table = table
-        self._changed(Fleet(table.pods, views))
+        self._changed()
 
     def set_view(self, pod: PodKey, view: PodView | None) -> None:
         """What a pod says of itself has changed; None when it is not known any more."""
-        if self.fleet.views.get(pod) == view:
+        if self.said.get(pod) == view:
             return
-        views = {key: other for key, other in self.fleet.views.items() if key != pod}
-        self._changed(Fleet(self.table.pods, views if view is None else views | {pod: view}))
+        if view is None:
+            del self.said[pod]
+        else:
+            self.said[pod] = view
+        self._changed()
 
-    def _changed(self, fleet: Fleet) -> None:
-        self.fleet = fleet
+    def _changed(self) -> None:
+        views: dict[PodKey, PodView] = {}
+        for model, pods in self.table.pods.items():
+            expected = self.table.sources_of(model)
+            views |= {pod.key: self.said[pod.key].believed(expected) for pod in pods if pod.key in self.said}
+        self.fleet = Fleet(self.table.pods, views)
         for listener in self._listeners:
             # A listener may change a view itself, so the next is told of what is true by then.
             listener(self.table, self.fleet)

@@ -47,6 +47,13 @@ class Share:
     weight: int
 
 
+class Source(NamedTuple):
+    """Where a version's weights come from: what makes it this version and no other of the same name."""
+
+    uri: str
+    digest: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A LoraAdapter: the versions that exist, and the split in effect among them."""
@@ -55,6 +62,8 @@ class Adapter:
     model: ObjectKey
     versions: tuple[str, ...]
     traffic: tuple[Share, ...]
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """By version; empty where it is not known (a table from a file): pods are then believed by the version's name."""
     created: int = 0
 
     def runtime_id(self, version: str) -> AdapterId:
@@ -81,6 +90,15 @@ class Table:
     pods: Mapping[ObjectKey, tuple[Pod, ...]] = field(default_factory=dict)
     models_by_name: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
     adapters_by_name: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)
+
+    def sources_of(self, model: ObjectKey) -> dict[AdapterId, Source]:
+        """The source of each version that the pods of a model should hold."""
+        return {
+            adapter.runtime_id(version): source
+            for adapter in self.adapters.values()
+            if adapter.model == model
+            for version, source in adapter.sources.items()
+        }
 
     def all_pods(self) -> list[Pod]:
         """The pods of every model."""
