@@ -70,6 +70,10 @@ crds: ## Write crds/ and the chart's copy from the types
 lock: ## Pin the dependencies anew into requirements/
 	hack/lock
 
+.PHONY: dockerfiles
+dockerfiles: ## Build the three Dockerfiles without Docker, by buildah (minutes)
+	hack/dockerfiles
+
 .PHONY: kind
 kind: ## For machines with Docker: images, a kind cluster and the chart
 	hack/kind.sh
