@@ -102,6 +102,7 @@ class EngineHost:
             message = f"{desired.uri} could not be read: {type(error).__name__}: {error}"
             raise AdapterError(AdapterReason.FETCH_FAILED, message) from error
         except Exception:
+            # Counted here, where the metrics are; what to do about it is the residency's decision.
             self._count_failure(AdapterReason.LOAD_FAILED)
             raise
         await self._between_steps(lambda: self._runner.lora.install(desired.id, weights))

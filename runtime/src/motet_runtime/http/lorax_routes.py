@@ -112,7 +112,7 @@ class LoraxRoutes:
             ]
             with self._service.residency.use(adapter):
                 work = asyncio.gather(*(generator.generate(candidate) for candidate in candidates))
-                answers = await unless_client_leaves(request, _awaited(work))
+                answers = await unless_client_leaves(request, work)
         ranked = sorted(zip(candidates, answers, strict=True), key=lambda pair: -_mean_logprob(pair[1]))
         self._count(adapter, wanted, sum(len(answer.tokens) for answer in answers))
         answer = self._answer(body, ranked)
@@ -230,10 +230,6 @@ class LoraxRoutes:
 def best_of(body: LoraxRequest) -> int:
     """How many answers to choose from."""
     return body.parameters.best_of if body.parameters.best_of and is_sampling(body.parameters) else 1
-
-
-async def _awaited(work: "asyncio.Future[list[Generation]]") -> list[Generation]:
-    return await work
 
 
 def _mean_logprob(generation: Generation) -> float:

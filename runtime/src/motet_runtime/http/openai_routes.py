@@ -86,7 +86,7 @@ class OpenAIRoutes:
         generator = self._service.base.generator
         with self._service.lifecycle.request(), self._service.residency.use(adapter):
             work = asyncio.gather(*(generator.generate(one) for one in wanted))
-            answers = await unless_client_leaves(request, _awaited(work))
+            answers = await unless_client_leaves(request, work)
         generated = sum(len(answer.tokens) for answer in answers)
         self._count(adapter, sum(map(len, prompts)), generated)
         choices = [
@@ -180,10 +180,6 @@ class OpenAIRoutes:
         metrics = self._service.metrics
         metrics.prompt_tokens.labels(adapter or "").inc(prompt)
         metrics.generated_tokens.labels(adapter or "").inc(generated)
-
-
-async def _awaited(work: "asyncio.Future[list[Generation]]") -> list[Generation]:
-    return await work
 
 
 def _head(body: CompletionRequest | ChatRequest) -> dict[str, Any]:

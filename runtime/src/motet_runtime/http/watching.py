@@ -1,8 +1,8 @@
 """Runs a request until it is done or its client has left, whichever is first."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -13,7 +13,7 @@ class ClientLeftError(Exception):
     """Nobody is there to take the answer."""
 
 
-async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_client_leaves(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client closes the connection.
 
     Raises:
