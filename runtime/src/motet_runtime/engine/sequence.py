@@ -1,9 +1,11 @@
-"""One request on its way through the engine."""
+"""One request on its way through the engine, and what it asks for. Imports no torch."""
 
+from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
-from motet_api.identity import AdapterId
+from motet_api.identity import AdapterId, Digest
 
 
 class FinishReason(StrEnum):
@@ -15,8 +17,51 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """What the engine knows of an adapter version without its weights.
+
+    `rank` is the largest of any module. `invocation`, set for an activated LoRA (aLoRA, arXiv 2504.12397), is the token
+    ids from whose last occurrence in the prompt on the adapter acts. `head_labels` is the number of classes of its
+    classification head, 0 if it has none.
+    """
+
+    id: AdapterId
+    digest: Digest
+    rank: int
+    invocation: tuple[int, ...] = ()
+    head_labels: int = 0
+
+    def acts_from(self, prompt: Row[int]) -> int | None:
+        """Position of the first token that the adapter changes; None where the invocation does not occur."""
+        if not self.invocation:
+            return 0
+        length = len(self.invocation)
+        wanted = list(self.invocation)
+        tokens = list(prompt)
+        return next((at for at in range(len(tokens) - length, -1, -1) if tokens[at : at + length] == wanted), None)
+
+
+class Constraint(Protocol):
+    """Keeps one answer within a grammar. Used in the engine's thread only."""
+
+    def allowed(self) -> Row[int]:
+        """Bit mask over the vocabulary of tokens that may come next: 32-bit words, lowest bit first."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """Take in the token that was chosen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen. Greedy unless `sample`."""
+    """How the next token is chosen, and what is wanted beside it. Greedy unless `sample`.
+
+    `logprobs`: the chosen tokens' log-probabilities. `alternatives`: so many most likely tokens at each place.
+    `prompt_logprobs_from`: log-probabilities of the prompt's tokens from that position (at least 1) on. `scores`: token
+    ids whose log-probabilities at the end of the prompt are wanted; a sequence with `scores`, or whose adapter has a
+    classification head, ends with its prompt (`max_new_tokens` 1).
+    """
 
     max_new_tokens: int
     sample: bool = False
@@ -29,17 +74,23 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     ignore_eos: bool = False
+    logprobs: bool = False
     alternatives: int = 0
-    prompt_logprobs: bool = False
+    prompt_logprobs_from: int | None = None
+    scores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """One chosen token with its log-probability, and the most likely ones beside it."""
+    """One chosen token; its log-probability (nan unless asked for), the most likely ones beside it, and scores.
+
+    `scores` are the log-probabilities of `SamplingParams.scores`, or an adapter's head's logits (one per class).
+    """
 
     id: int
-    logprob: float
+    logprob: float = float("nan")
     alternatives: tuple[tuple[int, float], ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +102,22 @@ class RowFailure:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Tokens of one request: the prompt, then what was generated; `computed` of them are in the KV cache."""
+    """Tokens of one request: the prompt, then what was generated; `computed` of them are in the KV cache.
+
+    `blocks` are the KV blocks that it holds, in order of position; `cached` is how many of its prompt's tokens came
+    from the prefix cache; `acts_from` is the position from which its adapter acts.
+    """
 
     id: int
     prompt: tuple[int, ...]
     params: SamplingParams
-    adapter: AdapterId | None = None
+    adapter: Adapter | None = None
+    constraint: Constraint | None = None
+    acts_from: int = 0
     output: list[int] = field(default_factory=list)
     computed: int = 0
+    cached: int = 0
+    blocks: list[int] = field(default_factory=list)
     prompt_logprobs: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
