@@ -180,18 +180,3 @@ def _stamps(folder: Path) -> list[tuple[int, int, int] | None]:
     found = [folder / name for name in ADAPTER_FILES]
     stats = [path.stat() if path.is_file() else None for path in found]
     return [stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
-
-
-def usable_processors() -> int:
-    """Processors that this process may use: the container's CPU limit, where there is one, rounded up."""
-    count = len(os.sched_getaffinity(0))
-    for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
-        try:
-            words = Path(path).read_text().split()
-            period = words[1] if len(words) > 1 else Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
-            quota = int(words[0]) if words[0] != "max" else -1
-        except (OSError, ValueError):
-            continue
-        if quota > 0:
-            return max(1, min(count, -(-quota // int(period))))
-    return count

@@ -1,110 +1,105 @@
-"""Low-rank products on a packed batch: each adapter's tokens lie side by side, so each gets two matrix products.
+"""Low-rank products of many adapters on one packed batch, each token with its own adapter.
 
-`y[span] += (x[span] @ A.T) @ (scale * B).T` with A (rank, in) and B (out, rank). Tokens without an adapter are not
-touched.
+For each linear module the rows of all adapters on the device lie in two stacks: a (rows, in) and b (rows, out), b
+scaled and transposed. An adapter is a run of neighbouring rows (`slots.py`), a token without one has none. Nothing is
+allocated when an adapter comes or goes: its rows are copied in beside the running batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
 
-from motet_api.identity import AdapterId
-from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.artifact import Artifact
 from motet_runtime.adapters.targets import LinearShapes
-from motet_runtime.errors import AdapterError
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterWeights:
-    """Weights by module name: A (rank, in) and B (out, rank), B already scaled."""
+class LoraSegment:
+    """`count` tokens from `first` on use the adapter whose rows begin at `row`."""
 
-    modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterSpan:
-    """The tokens `span` of a packed batch belong to this adapter."""
-
-    span: slice
-    weights: AdapterWeights
+    row: int
+    first: int
+    count: int
 
 
-def read_weights(artifact: Artifact, dtype: torch.dtype, device: torch.device) -> AdapterWeights:
-    """Read a verified adapter's weights onto the device, in the type that the base computes in.
+class LoraStacks:
+    """The stacks of all modules, and the step's segments.
 
     Raises:
-        AdapterError: a weight is infinite or no number.
+        KeyError: (write) a module is unknown.
     """
-    modules = {}
-    with safe_open(artifact.weights, framework="pt", device=str(device)) as file:
-        for target in artifact.targets:
-            # Copies: what safetensors hands out is a view of the file, and would change with it.
-            a = file.get_tensor(target.a_key).to(dtype, copy=True).contiguous()
-            b = (file.get_tensor(target.b_key).to(torch.float32) * target.scale).to(dtype).contiguous()
-            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-                message = f"{target.name}: weights are not finite in {str(dtype).removeprefix('torch.')}"
-                raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
-            modules[target.name] = (a, b)
-    return AdapterWeights(modules)
 
+    def __init__(self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        # The CPU's kernel computes in float32; there the stacks are written to only where adapters lie, so memory that
+        # no adapter needs is not taken from the machine.
+        kept = dtype if self._cuda else torch.float32
+        self._index = {name: index for index, name in enumerate(shapes)}
+        self._a = [torch.empty((rows, width), dtype=kept, device=device) for _, width in shapes.values()]
+        self._b = [torch.empty((rows, height), dtype=kept, device=device) for height, _ in shapes.values()]
+        self._ranks = np.zeros((len(shapes), rows), np.int32)
+        self._device = device
+        self._active = [False] * len(shapes)
+        self._segments: Any = None
+        if not self._cuda:
+            from motet_runtime.engine import kernels_cpu
 
-class LoraLayers:
-    """Applies adapters to the linear modules of one model by forward hooks."""
+            self._kernel = kernels_cpu.add_low_rank
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        self._spans: Sequence[AdapterSpan] = ()
-        self._resident: dict[AdapterId, AdapterWeights] = {}
-        self.shapes: LinearShapes = {
-            name: (module.out_features, module.in_features)
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and module is not head
-        }
-        for name, module in model.named_modules():
-            if name in self.shapes:
-                module.register_forward_hook(self._hook(name))
+    @staticmethod
+    def bytes_per_row(shapes: LinearShapes, dtype: torch.dtype, device: torch.device) -> int:
+        """Device memory that one row takes over all modules."""
+        size = dtype.itemsize if device.type == "cuda" else 4
+        return size * sum(height + width for height, width in shapes.values())
 
-    def install(self, adapter: AdapterId, weights: AdapterWeights) -> None:
-        """Make an adapter usable in the next step."""
-        self._resident[adapter] = weights
+    def index(self, module: str) -> int:
+        """A module's number, for `add`."""
+        return self._index[module]
 
-    def remove(self, adapter: AdapterId) -> None:
-        """Free an adapter's weights. No sequence may be using it."""
-        self._resident.pop(adapter, None)
+    def write(self, row: int, modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Copy an adapter's a (rank, in) and b (rank, out) of each module to the rows from `row` on."""
+        self._ranks[:, row] = 0
+        for name, (a, b) in modules.items():
+            index, rank = self._index[name], a.shape[0]
+            self._a[index][row : row + rank].copy_(a, non_blocking=True)
+            self._b[index][row : row + rank].copy_(b, non_blocking=True)
+            self._ranks[index, row] = rank
 
-    def holds(self, adapter: AdapterId | None) -> bool:
-        """Whether a row that names this adapter can be computed; the base always can."""
-        return adapter is None or adapter in self._resident
+    def begin(self, segments: Iterable[LoraSegment]) -> None:
+        """Set the step's segments, once for all modules."""
+        listed = list(segments)
+        if not listed:
+            self._active = [False] * len(self._a)
+            return
+        row, first, count = (
+            np.array([getattr(one, name) for one in listed], np.int32) for name in ("row", "first", "count")
+        )
+        ranks = self._ranks[:, row]
+        self._active = ranks.any(axis=1).tolist()
+        if self._cuda:
+            on_device = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (first, count, row))
+            self._segments = (*on_device, torch.from_numpy(ranks).to(self._device, non_blocking=True), count.tolist())
+        else:
+            self._segments = (first, count, row, np.ascontiguousarray(ranks))
 
-    def begin(self, adapters: Iterable[tuple[AdapterId | None, int, int]]) -> None:
-        """Set the step's layout: (adapter, offset, count) of each row, in order of offset.
+    def add(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add every token's low-rank product of module `index` for inputs x (1, tokens, in) to y (1, tokens, out)."""
+        if not self._active[index]:
+            return
+        a, b = self._a[index], self._b[index]
+        if self._cuda:
+            from motet_runtime.engine import lora_triton
 
-        Raises:
-            KeyError: a row names an adapter that is not resident.
-        """
-        merged: list[tuple[AdapterId | None, int, int]] = []
-        for adapter, offset, count in adapters:
-            if merged and merged[-1][0] == adapter:
-                merged[-1] = (adapter, merged[-1][1], offset + count)
-            else:
-                merged.append((adapter, offset, offset + count))
-        self._spans = [
-            AdapterSpan(slice(begin, end), self._resident[adapter])
-            for adapter, begin, end in merged
-            if adapter is not None
-        ]
-
-    def _hook(self, name: str) -> Any:
-        def apply(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            for span in self._spans:
-                pair = span.weights.modules.get(name)
-                if pair is not None:
-                    a, b = pair
-                    x = inputs[0][0, span.span]
-                    output[0, span.span] += (x @ a.T) @ b.T
-
-        return apply
+            first, count, row, ranks, counts = self._segments
+            lora_triton.add_low_rank(x[0], y[0], a, b, first, count, row, ranks[index], counts)
+            return
+        first, count, row, ranks = self._segments
+        inputs = x[0] if x.dtype == torch.float32 else x[0].float()
+        outputs = y[0] if y.dtype == torch.float32 else torch.zeros(y.shape[1:])
+        self._kernel(
+            inputs.contiguous().numpy(), outputs.numpy(), a.numpy(), b.numpy(), first, count, row, ranks[index]
+        )
+        if y.dtype != torch.float32:
+            y[0] += outputs.to(y.dtype)

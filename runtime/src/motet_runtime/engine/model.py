@@ -1,40 +1,41 @@
-"""The base model and one step of it over a packed batch."""
+"""One step of the base model over a packed batch, with adapters."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
-from motet_api.modeldeployment import DType
-from motet_runtime.engine import packed_attention
-from motet_runtime.engine.lora import LoraLayers
-from motet_runtime.engine.packed_attention import KvCache, PackedRow
+from motet_api.identity import Digest
+from motet_runtime.adapters.targets import LinearShapes
+from motet_runtime.engine.linear import adapt_linears
+from motet_runtime.engine.lora import LoraSegment, LoraStacks
+from motet_runtime.engine.packed import AttentionBackend, PackedRow
+from motet_runtime.engine.plan import Chunk, Plan
 from motet_runtime.engine.sampling import Sampler
-from motet_runtime.engine.scheduler import Chunk, Plan
 from motet_runtime.engine.sequence import RowFailure, SampledToken, SamplingParams, Sequence
-from motet_runtime.errors import ModelError
 
-_DTYPES: Final[dict[DType, Any]] = {
-    DType.AUTO: "auto",
-    DType.FLOAT32: torch.float32,
-    DType.BFLOAT16: torch.bfloat16,
-    DType.FLOAT16: torch.float16,
-}
+Head = tuple[torch.Tensor, torch.Tensor | None]
+"""A classification head: weight (labels, hidden) and bias (labels,)."""
 
 
 class ModelRunner:
-    """Runs plans: packs the chunks' tokens, applies adapters, keeps each sequence's KV cache, samples."""
+    """Runs plans: packs the chunks' tokens, lets adapters act on theirs, computes logits where wanted, samples."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, shapes: LinearShapes, stacks: LoraStacks, attention: AttentionBackend, device: torch.device
+    ) -> None:
         self.device = device
         self.dtype: torch.dtype = model.dtype
-        self.lora = LoraLayers(model)
+        self.shapes = shapes
+        self.stacks = stacks
         self.sampler = Sampler(device)
         self._model = model
-        self._caches: dict[int, KvCache] = {}
+        self._attention = attention
+        self._heads: dict[Digest, Head] = {}
+        self._hidden: torch.Tensor | None = None
+        adapt_linears(model, stacks, shapes)
+        # What the output's linear module gets is the last hidden state, at the wanted places only.
+        model.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -50,110 +51,117 @@ class ModelRunner:
         """Most tokens that the model's positions allow."""
         return int(self._model.config.max_position_embeddings)
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden state, which a classification head reads."""
+        return int(self._model.config.hidden_size)
+
+    def write_adapter(
+        self, digest: Digest, row: int, modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]], head: Head | None
+    ) -> None:
+        """Put an adapter's weights in place (from any thread; no running sequence uses those rows)."""
+        self.stacks.write(row, modules)
+        if head is not None:
+            self._heads[digest] = head
+
+    def forget_adapter(self, digest: Digest) -> None:
+        """An adapter is gone for good."""
+        self._heads.pop(digest, None)
+
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
         """Compute one step; returns by sequence id the sampled token, or why a row could not be computed."""
-        out: dict[int, SampledToken | RowFailure] = {
-            chunk.sequence.id: RowFailure(f"adapter {chunk.sequence.adapter} is not resident")
-            for chunk in plan.chunks
-            if not self.lora.holds(chunk.sequence.adapter)
-        }
-        chunks = tuple(chunk for chunk in plan.chunks if chunk.sequence.id not in out)
-        return out | self._compute(Plan(chunks)) if chunks else out
-
-    def _compute(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
-        wanted, logits = self.logits(plan)
-        self._note_prompt_logprobs(plan, wanted, logits)
+        wanted, logits, hidden = self._logits(plan)
+        self._note_prompt_logprobs(wanted, logits)
         last = {chunk.sequence.id: index for index, (chunk, _) in enumerate(wanted)}
         sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
-        if not sampling:
-            return {}
-        return self.sampler.sample(sampling, logits[[last[sequence.id] for sequence in sampling]])
+        classified = [one for one in sampling if one.adapter and one.adapter.head_labels]
+        sampling = [one for one in sampling if one not in classified]
+        out: dict[int, SampledToken | RowFailure] = {
+            one.id: self._classified(one, hidden[last[one.id]]) for one in classified
+        }
+        if sampling:
+            rows = [last[sequence.id] for sequence in sampling]
+            out |= self.sampler.sample(sampling, logits if rows == list(range(len(logits))) else logits[rows])
+        return out
 
-    def logits(self, plan: Plan) -> tuple[list[tuple[Chunk, int]], torch.Tensor]:
-        """Logits (rows, vocabulary) where they are wanted: for each row its chunk and the position it predicts from.
+    def logits(self, plan: Plan) -> torch.Tensor:
+        """Logits (rows, vocabulary) of a step at the wanted places, in the runner's order (for tests)."""
+        with torch.inference_mode():
+            return self._logits(plan)[1]
 
-        Wanted are the last token of a chunk that samples, and every token of a prompt whose log-probabilities were
+    def _logits(self, plan: Plan) -> tuple[list[tuple[Chunk, int]], torch.Tensor, torch.Tensor]:
+        """Logits (rows, vocabulary) and hidden states where they are wanted, with chunk and position of each row.
+
+        Wanted are the last token of a chunk that samples, and those before prompt tokens whose log-probabilities were
         asked for.
         """
         ids: list[int] = []
         positions: list[int] = []
         rows: list[PackedRow] = []
+        segments: list[LoraSegment] = []
         wanted: list[tuple[Chunk, int]] = []
         keep: list[int] = []
-        for chunk in plan.chunks:
-            sequence, offset = chunk.sequence, len(ids)
+        # Answers first: their attention is one call. Then by adapter, whose weights then stay in the cache.
+        for chunk in sorted(plan.chunks, key=lambda chunk: (chunk.count > 1, chunk.count, chunk.sequence.row)):
+            sequence, offset, end = chunk.sequence, len(ids), chunk.start + chunk.count
             ids += sequence.tokens(chunk.start, chunk.count)
-            positions += range(chunk.start, chunk.start + chunk.count)
-            rows.append(PackedRow(offset, chunk.count, chunk.start, self._caches.setdefault(sequence.id, KvCache())))
-            first = 0 if _wants_prompt(chunk) else chunk.count - 1
-            chosen = range(first, chunk.count) if chunk.samples or _wants_prompt(chunk) else range(0)
-            wanted += [(chunk, chunk.start + index) for index in chosen]
-            keep += [offset + index for index in chosen]
-        self.lora.begin(
-            (chunk.sequence.adapter, row.offset, row.count) for chunk, row in zip(plan.chunks, rows, strict=True)
-        )
+            positions += range(chunk.start, end)
+            rows.append(PackedRow(offset, chunk.count, chunk.start, sequence.blocks))
+            acts_from = max(chunk.start, sequence.acts_from)
+            if sequence.adapter is not None and acts_from < end:
+                segments.append(LoraSegment(sequence.row, offset + acts_from - chunk.start, end - acts_from))
+            chosen = _wanted(chunk)
+            wanted += [(chunk, position) for position in chosen]
+            keep += [offset + position - chunk.start for position in chosen]
+        self._attention.begin(rows)
+        self.stacks.begin(segments)
         out = self._model(
             input_ids=torch.tensor([ids], device=self.device),
             position_ids=torch.tensor([positions], device=self.device),
             use_cache=False,
             # A chunk in the middle of a prompt wants none; the model is given one position all the same.
             logits_to_keep=torch.tensor(keep or [0], device=self.device),
-            packed_rows=rows,
+            motet_backend=self._attention,
         )
-        return wanted, out.logits[0, : len(keep)]
+        hidden, self._hidden = self._hidden, None
+        assert hidden is not None
+        return wanted, out.logits[0, : len(keep)], hidden[0]
+
+    def _keep_hidden(self, _: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        self._hidden = inputs[0]
+
+    def _classified(self, sequence: Sequence, hidden: torch.Tensor) -> SampledToken | RowFailure:
+        assert sequence.adapter is not None
+        weight, bias = self._heads[sequence.adapter.digest]
+        scores = torch.nn.functional.linear(hidden.to(weight), weight, bias)
+        if not torch.isfinite(scores).all():
+            return RowFailure("the scores of the classes are not finite: a weight overflows")
+        return SampledToken(int(scores.argmax()), scores=tuple(scores.tolist()))
 
     def warm_up(self) -> None:
-        """Compute two steps of one sequence: what is slow the first time is slow before anybody waits for it."""
-        sequence = Sequence(0, (0, 0), SamplingParams(max_new_tokens=2))
+        """Compute a prompt and an answer's token: what is slow the first time is slow before anybody waits for it."""
+        sequence = Sequence(0, (0, 0), SamplingParams(max_new_tokens=2), blocks=[0])
         self.run(Plan((Chunk(sequence, 0, 2, samples=True),)))
         sequence.output.append(0)
         self.run(Plan((Chunk(sequence, 2, 1, samples=True),)))
-        self.forget(sequence)
 
-    def forget(self, sequence: Sequence) -> None:
-        """Free what is kept for a sequence."""
-        self._caches.pop(sequence.id, None)
-        self.sampler.forget(sequence)
-
-    def _note_prompt_logprobs(self, plan: Plan, wanted: list[tuple[Chunk, int]], logits: torch.Tensor) -> None:
-        if not any(_wants_prompt(chunk) for chunk in plan.chunks):
-            return
+    def _note_prompt_logprobs(self, wanted: list[tuple[Chunk, int]], logits: torch.Tensor) -> None:
         for index, (chunk, position) in enumerate(wanted):
-            prompt = chunk.sequence.prompt
-            if _wants_prompt(chunk) and position + 1 < len(prompt):
+            sequence, first = chunk.sequence, chunk.sequence.params.prompt_logprobs_from
+            if first is None or position + 1 != first + len(sequence.prompt_logprobs):
+                continue  # not asked for, or noted before the sequence was preempted
+            if position + 1 < len(sequence.prompt):
                 logprobs = torch.log_softmax(logits[index].float(), dim=-1)
-                chunk.sequence.prompt_logprobs.append(float(logprobs[prompt[position + 1]]))
+                sequence.prompt_logprobs.append(float(logprobs[sequence.prompt[position + 1]]))
 
 
-def _wants_prompt(chunk: Chunk) -> bool:
-    return chunk.sequence.params.prompt_logprobs and chunk.start < len(chunk.sequence.prompt)
-
-
-def load_model(folder: Path, dtype: DType, stage: Callable[[str], None]) -> ModelRunner:
-    """Load a base model from a folder that transformers saved; `stage` is told when a stage of the work is done.
-
-    Raises:
-        ModelError: the folder is no such model, or of a kind that is not supported.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json: --model must name a folder that transformers saved")
-    packed_attention.register()
-    disable_progress_bar()  # the log is one JSON object a line
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        packed_attention.check_supported(config)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=_DTYPES[dtype],
-            attn_implementation=packed_attention.NAME,
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {error}") from error
-    model = model.to(device).eval().requires_grad_(False)
-    stage("weights")
-    return ModelRunner(model, device)
+def _wanted(chunk: Chunk) -> range:
+    """Positions of a chunk whose logits are wanted."""
+    end = chunk.start + chunk.count
+    last = range(end - 1, end) if chunk.samples else range(0)
+    first = chunk.sequence.params.prompt_logprobs_from
+    if first is None:
+        return last
+    before = range(max(chunk.start, first - 1), min(end, len(chunk.sequence.prompt) - 1))
+    return range(before.start, end) if before and chunk.samples else before or last

@@ -104,8 +104,9 @@ class RowFailure:
 class Sequence:
     """Tokens of one request: the prompt, then what was generated; `computed` of them are in the KV cache.
 
-    `blocks` are the KV blocks that it holds, in order of position; `cached` is how many of its prompt's tokens came
-    from the prefix cache; `acts_from` is the position from which its adapter acts.
+    `acts_from` is the position from which its adapter acts. While it runs, the scheduler keeps here `blocks`, the KV
+    blocks that it holds in order of position, `cached`, how many tokens of its prompt came from the prefix cache, and
+    `row`, where its adapter's weights begin in the stacks.
     """
 
     id: int
@@ -117,6 +118,7 @@ class Sequence:
     output: list[int] = field(default_factory=list)
     computed: int = 0
     cached: int = 0
+    row: int = 0
     blocks: list[int] = field(default_factory=list)
     prompt_logprobs: list[float] = field(default_factory=list)
 

@@ -2,17 +2,20 @@
 
 Invariant: the model, the scheduler and every sequence are touched by the engine's thread only. Commands go in through
 one queue; results come out through each submission's callback, which must only hand over (`call_soon_threadsafe`). So
-the event loop never waits for a step, and a step never waits for the event loop.
+the event loop never waits for a step, and a step never waits for the event loop. Adapters are copied into their slots
+by a thread of their own, beside the running batch.
 """
 
 import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from motet_runtime.engine.scheduler import Failed, Plan, Progress, Scheduler
+from motet_runtime.engine.plan import Failed, Outcome, Plan, SlotLoad
+from motet_runtime.engine.scheduler import Scheduler
 from motet_runtime.engine.sequence import RowFailure, SampledToken, Sequence
 
 _log = logging.getLogger(__name__)
@@ -26,12 +29,7 @@ class Runner(Protocol):
         """Compute one step; by sequence id what was sampled, or why a row could not be computed."""
         ...
 
-    def forget(self, sequence: Sequence) -> None:
-        """Free what is kept for a sequence."""
-        ...
 
-
-Outcome = Progress | Failed
 OnOutcome = Callable[[Outcome], None]
 
 
@@ -42,30 +40,47 @@ class EngineGauges:
     running: int = 0
     waiting: int = 0
     last_beat: float = 0.0
+    kv_blocks: int = 0
+    kv_blocks_held: int = 0
+    prefix_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    preemptions: int = 0
+    slots_used: int = 0
+    slot_loads: int = 0
+    slot_evictions: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class EngineThread:
-    """Runs the loop. `clock` is monotonic seconds; `observe_step` is told each step's seconds and tokens, and
-    `observe_failure` each step that failed as a whole.
+    """Runs the loop. `clock` is monotonic seconds; `copy_adapter` puts an adapter's weights into its slot, in a thread
+    of its own; `observe_step` is told each step's seconds and tokens, `observe_failure` each step that failed whole.
     """
 
     scheduler: Scheduler
     runner: Runner
     clock: Callable[[], float]
+    copy_adapter: Callable[[SlotLoad], None]
     observe_step: Callable[[float, int], None]
     observe_failure: Callable[[], None]
     gauges: EngineGauges = field(default_factory=EngineGauges)
     _commands: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
     _listeners: dict[int, OnOutcome] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _copying: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="adapters")
+    )
 
-    def submit(self, sequence: Sequence, on_outcome: OnOutcome) -> None:
-        """Queue a sequence (from any thread)."""
+    def submit(self, sequences: list[Sequence], on_outcome: OnOutcome) -> None:
+        """Queue sequences, together (from any thread)."""
 
         def add() -> None:
-            self._listeners[sequence.id] = on_outcome
-            self.scheduler.add(sequence)
+            for sequence in sequences:
+                refusal = self.scheduler.refusal(sequence)
+                if refusal:
+                    on_outcome(Failed(sequence, refusal))
+                    continue
+                self._listeners[sequence.id] = on_outcome
+                self.scheduler.add(sequence)
 
         self._commands.put(add)
 
@@ -84,16 +99,28 @@ class EngineThread:
 
     def loop(self) -> None:
         """The loop; returns after `stop`."""
+        idle = True
         while not self._stopping.is_set():
-            self._take_commands()
+            self._take_commands(idle)
             self.gauges.last_beat = self.clock()
             plan = self.scheduler.schedule()
+            for load in plan.loads:
+                self._copying.submit(self._copy, load)
             if plan.chunks:
                 self._step(plan)
             self._note_load()
+            # With nothing to compute, whatever changes that comes as a command.
+            idle = not plan.chunks
+        self._copying.shutdown(wait=True)
 
     def _note_load(self) -> None:
-        self.gauges.running, self.gauges.waiting = self.scheduler.running, self.scheduler.waiting
+        scheduler, gauges = self.scheduler, self.gauges
+        pool, slots = scheduler.pool, scheduler.slots
+        gauges.running, gauges.waiting = scheduler.running, scheduler.waiting
+        gauges.kv_blocks, gauges.kv_blocks_held = pool.count, pool.held
+        gauges.prefix_tokens, gauges.prefix_hit_tokens = pool.looked_up_tokens, pool.hit_tokens
+        gauges.preemptions = scheduler.preemptions
+        gauges.slots_used, gauges.slot_loads, gauges.slot_evictions = len(slots), slots.loads, slots.evictions
 
     def _step(self, plan: Plan) -> None:
         started = self.clock()
@@ -106,16 +133,33 @@ class EngineThread:
                 self._tell(Failed(chunk.sequence, f"{type(error).__name__}: {error}"))
                 self._end(chunk.sequence)
             return
-        advanced = self.scheduler.update(plan, out)
+        seconds = self.clock() - started
+        outcomes = self.scheduler.update(plan, out, seconds)
         self._note_load()
-        for outcome in advanced:
+        for outcome in outcomes:
             self._tell(outcome)
             if isinstance(outcome, Failed) or outcome.finish:
                 self._end(outcome.sequence)
-        self.observe_step(self.clock() - started, plan.tokens)
+        self.observe_step(seconds, plan.tokens)
 
-    def _take_commands(self) -> None:
-        idle = self.scheduler.running == 0 and self.scheduler.waiting == 0
+    def _copy(self, load: SlotLoad) -> None:
+        """In the copying thread."""
+        digest = load.adapter.digest
+        try:
+            self.copy_adapter(load)
+        except Exception as error:  # the thread's edge: the waiting requests are told, all others go on
+            _log.exception("adapter %s could not be copied into its slot", load.adapter.id)
+            message = f"adapter {load.adapter.id} could not be loaded: {type(error).__name__}: {error}"
+            self._commands.put(lambda: self._fail_waiting(self.scheduler.load_failed(digest, message)))
+            return
+        self._commands.put(lambda: self.scheduler.loaded(digest))
+
+    def _fail_waiting(self, failures: list[Failed]) -> None:
+        for failed in failures:
+            self._tell(failed)
+            self._listeners.pop(failed.sequence.id, None)
+
+    def _take_commands(self, idle: bool) -> None:
         try:
             self._commands.get(block=idle, timeout=_IDLE_SECONDS)()
             while True:
@@ -131,4 +175,3 @@ class EngineThread:
     def _end(self, sequence: Sequence) -> None:
         self.scheduler.remove(sequence)
         self._listeners.pop(sequence.id, None)
-        self.runner.forget(sequence)

@@ -1,0 +1,120 @@
+"""Adapter slots: which adapters lie on the device, in which rows of the stacked weights. Imports no torch.
+
+Invariant: an adapter that a running sequence uses is pinned and stays; one that is being copied stays; of the others
+the least recently used makes room. An adapter takes `bucket(rank)` neighbouring rows of every module's stack, so a
+rank-8 adapter does not pay for a rank of 64 that another one has.
+"""
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from motet_api.identity import Digest
+from motet_runtime.engine.sequence import Adapter
+
+_SMALLEST_BUCKET: Final = 8
+
+
+def bucket(rank: int) -> int:
+    """Rows that an adapter of this rank takes: the next power of two, at least 8."""
+    return max(_SMALLEST_BUCKET, 1 << (rank - 1).bit_length())
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One adapter's place: rows `row` to `row + rows`. `ready` once its weights are there."""
+
+    digest: Digest
+    row: int
+    rows: int
+    ready: bool = False
+    pins: int = 0
+
+
+class SlotTable:
+    """At most `slots` adapters in at most `rows` rows."""
+
+    def __init__(self, slots: int, rows: int) -> None:
+        if slots < 1 or rows < _SMALLEST_BUCKET:
+            raise ValueError(f"at least one slot and {_SMALLEST_BUCKET} rows are needed")
+        self.slots = slots
+        self.rows = rows
+        self.loads = 0
+        self.evictions = 0
+        self._placed: OrderedDict[Digest, Slot] = OrderedDict()
+        self._free: list[tuple[int, int]] = [(0, rows)]
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._placed.values())
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self._placed
+
+    @property
+    def pinned(self) -> int:
+        """Slots that running sequences use."""
+        return sum(slot.pins > 0 for slot in self._placed.values())
+
+    def fits(self, rank: int) -> bool:
+        """Whether an adapter of this rank fits at all."""
+        return bucket(rank) <= self.rows
+
+    def find(self, digest: Digest) -> Slot | None:
+        """The adapter's slot, and note that it was used."""
+        slot = self._placed.get(digest)
+        if slot is not None:
+            self._placed.move_to_end(digest)
+        return slot
+
+    def place(self, adapter: Adapter) -> Slot | None:
+        """A slot for an adapter that has none, not ready yet; makes room by the least recently used. None if all that
+        could make room is in use.
+        """
+        rows = bucket(adapter.rank)
+        row = self._take(rows) if len(self._placed) < self.slots else None
+        while row is None:
+            victim = next((slot for slot in self._placed.values() if slot.ready and not slot.pins), None)
+            if victim is None:
+                return None
+            self.drop(victim.digest)
+            self.evictions += 1
+            row = self._take(rows)
+        slot = Slot(adapter.digest, row, rows)
+        self._placed[adapter.digest] = slot
+        self.loads += 1
+        return slot
+
+    def drop(self, digest: Digest) -> None:
+        """Free an adapter's slot, if it has one. No sequence may be using it."""
+        slot = self._placed.pop(digest, None)
+        if slot is None:
+            return
+        assert not slot.pins, f"{digest} is in use"
+        insort(self._free, (slot.row, slot.row + slot.rows))
+        merged: list[tuple[int, int]] = []
+        for begin, end in self._free:
+            if merged and merged[-1][1] == begin:
+                merged[-1] = (merged[-1][0], end)
+            else:
+                merged.append((begin, end))
+        self._free = merged
+
+    def _take(self, rows: int) -> int | None:
+        for index, (begin, end) in enumerate(self._free):
+            if end - begin >= rows:
+                self._free[index : index + 1] = [(begin + rows, end)] if end - begin > rows else []
+                return begin
+        return None
+
+    def check(self) -> None:
+        """Raise AssertionError unless rows are neither lost nor given twice (for tests)."""
+        spans = sorted([*self._free, *((slot.row, slot.row + slot.rows) for slot in self._placed.values())])
+        assert spans[0][0] == 0
+        assert spans[-1][1] == self.rows
+        assert all(one[1] == other[0] for one, other in zip(spans, spans[1:], strict=False))
+        assert len(self._placed) <= self.slots
