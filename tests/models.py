@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'nobody' %}{{ raise_exception('nobody has no say') }}{% endif %}"
@@ -65,11 +71,25 @@ def make_adapter(
     model = AutoModelForCausalLM.from_pretrained(base)
     names = targets if isinstance(targets, str) else list(targets)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM", **dict(config or {}))
-    adapted = get_peft_model(model, lora)
+    return _save_random(path, get_peft_model(model, lora), seed, scale)
+
+
+def make_classifier(path: Path, base: Path, *, labels: int = 3, rank: int = 4, seed: int = 0) -> Path:
+    """A random SEQ_CLS adapter for `base`, saved by PEFT: a LoRA of all linear modules and a head. Returns `path`."""
+    # From the causal model's parts, since from_pretrained warns of the head that it has to invent.
+    causal = AutoModelForCausalLM.from_pretrained(base)
+    causal.config.num_labels = labels
+    model = LlamaForSequenceClassification(causal.config)
+    model.model = causal.model
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="SEQ_CLS")
+    return _save_random(path, get_peft_model(model, lora), seed, scale=0.3)
+
+
+def _save_random(path: Path, adapted: Any, seed: int, scale: float) -> Path:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or "modules_to_save" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
     adapted.save_pretrained(path)
     return path

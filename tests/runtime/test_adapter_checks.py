@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from motet_api.identity import manifest_digest
+from motet_api.identity import Digest, manifest_digest
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.artifact import folder_digest, verify
+from motet_runtime.adapters.artifact import VerifiedAdapter, folder_digest, verify
 from motet_runtime.adapters.sources import local_path
 from motet_runtime.errors import AdapterError
 from tests.models import edit_config, make_adapter, make_tiny_llama
@@ -42,12 +42,24 @@ def adapter(good: Path, tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
+def check(adapter: Path, wanted: Digest | None = None, max_rank: int = 16) -> VerifiedAdapter:
+    return verify(adapter, wanted, SHAPES, hidden=64, max_rank=max_rank)
+
+
 def test_a_good_adapter_passes(adapter: Path) -> None:
-    artifact = verify(adapter, folder_digest(adapter), SHAPES, max_rank=4)
+    artifact = check(adapter, folder_digest(adapter), max_rank=4).artifact
     assert (artifact.rank, artifact.target_names) == (4, ["q_proj", "v_proj"])
     assert len(artifact.targets) == 4
     assert artifact.size_bytes == 4 * 2 * ((4 * 64 + 64 * 4) + (4 * 64 + 32 * 4))
     assert {target.scale for target in artifact.targets} == {2.0}
+    assert (artifact.invocation, artifact.head) == ((), None)
+
+
+def test_what_is_verified_is_not_changed_by_a_later_write(adapter: Path) -> None:
+    verified = check(adapter)
+    data = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(bytes(len(data)))
+    assert bytes(verified.data) == data
 
 
 def truncate(adapter: Path) -> None:
@@ -107,6 +119,17 @@ def without_a_module(adapter: Path) -> None:
     save_file({name: t for name, t in tensors.items() if ".1.self_attn.v_proj" not in name}, adapter / WEIGHTS)
 
 
+def with_head(head: dict[str, torch.Tensor]) -> Callable[[Path], None]:
+    """Puts these tensors in place of an adapter's head."""
+
+    def change(adapter: Path) -> None:
+        low_rank = {name: tensor for name, tensor in load_file(adapter / WEIGHTS).items() if "lora_" in name}
+        named = {f"base_model.model.{name}": tensor for name, tensor in head.items()}
+        save_file({**low_rank, **named}, adapter / WEIGHTS)
+
+    return change
+
+
 def set_config(**changes: object) -> Callable[[Path], None]:
     return lambda adapter: edit_config(adapter, **changes)
 
@@ -148,10 +171,40 @@ BROKEN: dict[str, tuple[Callable[[Path], None], AdapterReason, str]] = {
     "no such module": (set_config(target_modules=["c_attn"]), AdapterReason.BASE_MISMATCH, "matches no module"),
     "a module without weights": (without_a_module, AdapterReason.CORRUPT_WEIGHTS, "no weights"),
     "weights left over": (set_config(target_modules=["q_proj"]), AdapterReason.INVALID_CONFIG, "does not target"),
+    "layers of an expression": (
+        set_config(target_modules=".*_proj", layers_to_transform=[0]),
+        AdapterReason.INVALID_CONFIG,
+        "layers_to_transform needs",
+    ),
+    "layers pattern no expression": (
+        set_config(layers_to_transform=[0], layers_pattern="("),
+        AdapterReason.INVALID_CONFIG,
+        "layers_pattern",
+    ),
+    "a word for a flag": (set_config(use_rslora="false"), AdapterReason.INVALID_CONFIG, "use_rslora must be"),
     "DoRA": (set_config(use_dora=True), AdapterReason.UNSUPPORTED, "DoRA"),
     "modules_to_save": (set_config(modules_to_save=["lm_head"]), AdapterReason.UNSUPPORTED, "modules_to_save"),
     "bias": (set_config(bias="all"), AdapterReason.UNSUPPORTED, "bias"),
-    "aLoRA": (set_config(alora_invocation_tokens=[1, 2]), AdapterReason.UNSUPPORTED, "aLoRA"),
+    "aLoRA of a classifier": (
+        set_config(alora_invocation_tokens=[1, 2], task_type="SEQ_CLS"),
+        AdapterReason.UNSUPPORTED,
+        "only CAUSAL_LM",
+    ),
+    "a head of another task": (
+        set_config(modules_to_save=["score"], task_type="TOKEN_CLS"),
+        AdapterReason.UNSUPPORTED,
+        "modules_to_save is ['score']",
+    ),
+    "a classifier with more than its head": (
+        set_config(modules_to_save=["score", "lm_head"], task_type="SEQ_CLS"),
+        AdapterReason.UNSUPPORTED,
+        "modules_to_save is ['score', 'lm_head']",
+    ),
+    "a head that is not announced": (
+        with_head({"score.weight": torch.zeros(2, 64)}),
+        AdapterReason.UNSUPPORTED,
+        "score.weight is no low-rank weight",
+    ),
     "another method": (set_config(peft_type="LOHA"), AdapterReason.UNSUPPORTED, "LOHA"),
 }
 
@@ -162,7 +215,7 @@ def test_a_broken_adapter_is_refused(
 ) -> None:
     breakage(adapter)
     with pytest.raises(AdapterError) as refused:
-        verify(adapter, None, SHAPES, max_rank=16)
+        check(adapter)
     assert refused.value.reason is reason
     assert said in refused.value.message
 
@@ -171,7 +224,7 @@ def test_bytes_that_are_not_those_of_the_digest_are_refused(adapter: Path) -> No
     wanted = folder_digest(adapter)
     edit_config(adapter, lora_alpha=17)
     with pytest.raises(AdapterError, match="have digest") as refused:
-        verify(adapter, wanted, SHAPES, max_rank=16)
+        check(adapter, wanted)
     assert refused.value.reason is AdapterReason.DIGEST_MISMATCH
 
 
@@ -179,7 +232,7 @@ def test_weights_of_another_type_than_floating_point_are_refused(adapter: Path) 
     tensors = {name: t.to(torch.int8) for name, t in load_file(adapter / WEIGHTS).items()}
     save_file(tensors, adapter / WEIGHTS)
     with pytest.raises(AdapterError, match="floating point"):
-        verify(adapter, None, SHAPES, max_rank=16)
+        check(adapter)
 
 
 def test_overlapping_tensors_are_refused(adapter: Path) -> None:
@@ -187,7 +240,7 @@ def test_overlapping_tensors_are_refused(adapter: Path) -> None:
     text = json.dumps(header).encode()
     (adapter / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
     with pytest.raises(AdapterError, match="overlap"):
-        verify(adapter, None, SHAPES, max_rank=16)
+        check(adapter)
 
 
 def test_claims_resolve_below_their_mount_and_no_further(tmp_path: Path) -> None:

@@ -1,35 +1,56 @@
-"""An adapter's folder, verified: nothing of it reaches the engine before all of this holds."""
+"""An adapter's folder, verified: nothing of it reaches the engine before all of this holds.
+
+Invariant: each file is read once, and what is hashed, checked and later converted are the same bytes in memory. Whoever
+writes to the folder meanwhile changes nothing of it.
+"""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from motet_api.identity import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE, Digest, manifest_digest
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.lora_config import parse_lora_config
-from motet_runtime.adapters.safetensors_header import read_header
-from motet_runtime.adapters.targets import LinearShapes, TargetModule, match_targets
+from motet_runtime.adapters.lora_config import LoraConfig, parse_lora_config
+from motet_runtime.adapters.safetensors_header import TensorInfo, read_header
+from motet_runtime.adapters.targets import HeadTensors, LinearShapes, TargetModule, match_head, match_targets
 from motet_runtime.errors import AdapterError
 
 _MAX_CONFIG_BYTES: Final = 1 << 20
+_MAX_WEIGHTS_BYTES: Final = 8 * 2**30
+"""They are read into memory whole; the largest LoRA of a 70B base is well below."""
 _PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A verified adapter: where its weights lie and how they apply to the base."""
+    """What is known of a verified adapter: how its weights apply to the base. Without the weights.
 
-    weights: Path
+    `rank` is the largest of any module, `size_bytes` that of the tensors in the file. `invocation`, set for an
+    activated LoRA, is the token ids from whose last occurrence in the prompt on it acts.
+    """
+
     digest: Digest
     rank: int
     size_bytes: int
     targets: tuple[TargetModule, ...]
+    invocation: tuple[int, ...] = ()
+    head: HeadTensors | None = None
 
     @property
     def target_names(self) -> list[str]:
         """The kinds of module that are changed (`q_proj`, ...), for people."""
         return sorted({target.name.rpartition(".")[2] for target in self.targets})
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAdapter:
+    """A verified adapter with the bytes that were verified: a safetensors file and its tensors. Short-lived."""
+
+    artifact: Artifact
+    tensors: Mapping[str, TensorInfo]
+    data: memoryview
 
 
 def folder_digest(folder: Path) -> Digest:
@@ -42,34 +63,70 @@ def folder_digest(folder: Path) -> Digest:
     return manifest_digest({name: _sha256(folder / name) for name in ADAPTER_FILES})
 
 
-def verify(folder: Path, wanted: Digest | None, base: LinearShapes, max_rank: int) -> Artifact:
-    """Check everything that can be checked without loading.
+def verify(folder: Path, wanted: Digest | None, base: LinearShapes, *, hidden: int, max_rank: int) -> VerifiedAdapter:
+    """Read an adapter and check everything that can be checked without torch.
+
+    Args:
+        folder: the adapter's files, as PEFT writes them.
+        wanted: the digest that they must have, if one is demanded.
+        base: the linear modules that an adapter may change.
+        hidden: width of the base's hidden state, which a classification head must have too.
+        max_rank: largest rank that is served.
 
     Raises:
         AdapterError: with the first thing that is wrong, cheapest checks first but the digest before any parsing.
+        OSError: a file cannot be read.
     """
-    digest = folder_digest(folder)
+    _check_files(folder)
+    text = _read(folder / ADAPTER_CONFIG_FILE, _MAX_CONFIG_BYTES, AdapterReason.INVALID_CONFIG)
+    data = _read(folder / ADAPTER_WEIGHTS_FILE, _MAX_WEIGHTS_BYTES, AdapterReason.UNSUPPORTED)
+    digest = manifest_digest(
+        {
+            ADAPTER_CONFIG_FILE: hashlib.sha256(text).hexdigest(),
+            ADAPTER_WEIGHTS_FILE: hashlib.sha256(data).hexdigest(),
+        }
+    )
     if wanted is not None and digest != wanted:
         message = f"the files have digest {digest}, spec wants {wanted}"
         raise AdapterError(AdapterReason.DIGEST_MISMATCH, message)
-    if (folder / ADAPTER_CONFIG_FILE).stat().st_size > _MAX_CONFIG_BYTES:
-        raise AdapterError(
-            AdapterReason.INVALID_CONFIG, f"adapter_config.json is larger than {_MAX_CONFIG_BYTES} bytes"
-        )
+    config = _config(text, max_rank)
+    tensors = read_header(ADAPTER_WEIGHTS_FILE, data).tensors
+    artifact = Artifact(
+        digest=digest,
+        rank=config.max_rank,
+        size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        targets=match_targets(config, tensors, base),
+        invocation=config.invocation,
+        head=match_head(config, tensors, hidden),
+    )
+    return VerifiedAdapter(artifact, tensors, data)
+
+
+def _config(text: memoryview, max_rank: int) -> LoraConfig:
     try:
-        text = (folder / ADAPTER_CONFIG_FILE).read_text()
+        config = parse_lora_config(bytes(text).decode())
     except UnicodeDecodeError as error:
         raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not text: {error}") from error
-    config = parse_lora_config(text)
     if config.fan_in_fan_out:
         raise AdapterError(AdapterReason.UNSUPPORTED, "fan_in_fan_out is set; only linear modules are served")
     if config.max_rank > max_rank:
         message = f"rank {config.max_rank} is above spec.adapters.maxRank {max_rank} of the ModelDeployment"
         raise AdapterError(AdapterReason.RANK_TOO_LARGE, message)
-    tensors = read_header(folder / ADAPTER_WEIGHTS_FILE)
-    targets = match_targets(config, tensors, base)
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    return Artifact(folder / ADAPTER_WEIGHTS_FILE, digest, config.max_rank, size, targets)
+    return config
+
+
+def _read(path: Path, limit: int, reason: AdapterReason) -> memoryview:
+    """A file's bytes, writable: torch warns of tensors over memory that is not."""
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, 2)
+        if size > limit:
+            raise AdapterError(reason, f"{path.name} is larger than {limit} bytes")
+        file.seek(0)
+        data = memoryview(bytearray(size))
+        filled = 0
+        while filled < size and (count := file.readinto(data[filled:])):
+            filled += count
+    return data[:filled]
 
 
 def _check_files(folder: Path) -> None:

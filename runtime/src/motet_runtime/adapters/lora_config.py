@@ -1,8 +1,9 @@
-"""`adapter_config.json`, as PEFT writes it: which modules a LoRA changes, at what rank and scale.
+"""`adapter_config.json`, as PEFT writes it: which modules a LoRA changes, at what rank and scale, and from which token.
 
 Served are the forms that are a plain low-rank product: rank and alpha patterns, rsLoRA, target modules as list, regular
-expression or `all-linear`, chosen layers, no bias. Anything else is refused by name, because ignoring it would serve
-another model than the one that was trained.
+expression or `all-linear`, chosen layers, no bias; activated LoRA (`alora_invocation_tokens`, arXiv 2504.12397); and a
+classification head beside it (`task_type` SEQ_CLS). Anything else is refused by name, because ignoring it would serve
+another model than the one that was trained. Checked against peft 0.21.2, `tuners/lora/config.py`.
 """
 
 import json
@@ -16,23 +17,29 @@ from motet_api.reasons import AdapterReason
 from motet_runtime.errors import AdapterError
 
 _BEYOND_ANY_NUMBER: Final = 1e30
+_MAX_TOKEN_ID: Final = 2**31 - 1
+HEAD_NAMES: Final = ("score", "classifier")
+"""What a classification head is called; PEFT lists both for every SEQ_CLS adapter, whichever the model has."""
 _UNSUPPORTED: Final = {
     "use_dora": "DoRA",
     "use_qalora": "QALoRA",
-    "modules_to_save": "modules_to_save",
-    "trainable_token_indices": "trainable token indices",
-    "target_parameters": "target_parameters",
-    "layer_replication": "layer replication",
-    "lora_bias": "lora_bias",
-    "alora_invocation_tokens": "activated LoRA (aLoRA)",
-    "megatron_config": "Megatron layers",
-    "eva_config": None,
-    "corda_config": None,
-    "arrow_config": "Arrow routing",
     "use_bdlora": "BD-LoRA",
+    "lora_bias": "lora_bias",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
+    "megatron_config": "Megatron layers",
+    "layer_replication": "layer replication",
+    "target_parameters": "target_parameters",
+    "trainable_token_indices": "trainable token indices",
 }
-"""Fields that change what the adapter computes, with the name to refuse by; None marks those that only shaped the
-training's start."""
+"""Fields that change what the adapter computes, with the name to refuse by."""
+_UNSET: Final[tuple[object, ...]] = (None, False, [])
+"""An empty object is not among them: PEFT reads it as that method with its defaults."""
+_PLAIN_STARTS: Final = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+"""Values of `init_lora_weights` that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take
+something out of the base's weights before training, and the adapter means nothing beside the weights as published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,10 @@ class LoraConfig:
     layers: tuple[int, ...] | None
     layers_pattern: tuple[str, ...]
     fan_in_fan_out: bool
+    invocation: tuple[int, ...]
+    """Token ids from whose last occurrence on the adapter acts (activated LoRA); empty: it acts everywhere."""
+    has_head: bool
+    """Whether a classification head is saved beside the low-rank weights."""
 
     @property
     def max_rank(self) -> int:
@@ -87,22 +98,23 @@ def parse_lora_config(text: str) -> LoraConfig:
     targets = _names(raw, "target_modules")
     if not targets:
         raise _invalid("target_modules is missing or empty")
-    layers = raw.get("layers_to_transform")
-    layers = [layers] if isinstance(layers, int) else layers
-    if layers is not None and not (isinstance(layers, list) and all(isinstance(layer, int) for layer in layers)):
-        raise _invalid("layers_to_transform must be a list of layer numbers")
+    layers = _layers(raw)
+    if layers is not None and isinstance(targets, str):
+        raise _invalid("layers_to_transform needs target_modules to be a list of names")
     patterns = _names(raw, "layers_pattern") or ()
     return LoraConfig(
         rank=rank,
         alpha=float(_number(raw, "lora_alpha", (int, float))),
         rank_pattern=_pattern(raw, "rank_pattern", int, least=1),
         alpha_pattern=_pattern(raw, "alpha_pattern", (int, float)),
-        rslora=bool(raw.get("use_rslora")),
+        rslora=_flag(raw, "use_rslora"),
         target_modules=targets,
         exclude_modules=_names(raw, "exclude_modules"),
-        layers=None if layers is None else tuple(layers),
+        layers=layers,
         layers_pattern=(patterns,) if isinstance(patterns, str) else patterns,
-        fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
+        fan_in_fan_out=_flag(raw, "fan_in_fan_out"),
+        invocation=_invocation(raw),
+        has_head=_has_head(raw),
     )
 
 
@@ -113,8 +125,57 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     if raw.get("bias", "none") != "none":
         raise AdapterError(AdapterReason.UNSUPPORTED, f"bias is {raw['bias']!r}; only 'none' is served")
     for field, name in _UNSUPPORTED.items():
-        if name and raw.get(field):
+        if raw.get(field) not in _UNSET:
             raise AdapterError(AdapterReason.UNSUPPORTED, f"{name} is not served ({field} is set)")
+    start = raw.get("init_lora_weights")
+    if (start.lower() if isinstance(start, str) else start) not in _PLAIN_STARTS:
+        message = (
+            f"init_lora_weights is {start!r}, which changes the base's weights: save the adapter as a plain LoRA"
+            " (path_initial_model_for_weight_conversion of PEFT's save_pretrained)"
+        )
+        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+
+
+def _invocation(raw: Mapping[str, Any]) -> tuple[int, ...]:
+    tokens = raw.get("alora_invocation_tokens")
+    if tokens is None:
+        return ()
+    valid = isinstance(tokens, list) and all(_is_number(token, int) and 0 <= token <= _MAX_TOKEN_ID for token in tokens)
+    if not tokens or not valid:
+        raise _invalid("alora_invocation_tokens must be a list of token ids, and not empty")
+    if raw.get("task_type") not in (None, "CAUSAL_LM"):
+        # PEFT looks for the invocation in causal models only; with another task the adapter would never act.
+        message = f"alora_invocation_tokens is set and task_type is {raw['task_type']!r}; only CAUSAL_LM is served so"
+        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+    return tuple(tokens)
+
+
+def _has_head(raw: Mapping[str, Any]) -> bool:
+    """PEFT adds `HEAD_NAMES` to `modules_to_save` of every SEQ_CLS adapter: once in memory only, now at each save."""
+    saved, task = raw.get("modules_to_save"), raw.get("task_type")
+    named = saved not in _UNSET
+    if named and not (isinstance(saved, list) and task == "SEQ_CLS" and all(name in HEAD_NAMES for name in saved)):
+        heads = " or ".join(HEAD_NAMES)
+        message = f"modules_to_save is {saved!r} (task_type {task!r}); only the {heads} of SEQ_CLS is served"
+        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+    return bool(task == "SEQ_CLS")
+
+
+def _layers(raw: Mapping[str, Any]) -> tuple[int, ...] | None:
+    layers = raw.get("layers_to_transform")
+    if isinstance(layers, int):
+        layers = [layers]
+    if layers is not None and not (isinstance(layers, list) and all(_is_number(layer, int) for layer in layers)):
+        raise _invalid("layers_to_transform must be a list of layer numbers")
+    # PEFT's rule: an empty list chooses every layer.
+    return tuple(layers) if layers else None
+
+
+def _flag(raw: Mapping[str, Any], field: str) -> bool:
+    value = raw.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise _invalid(f"{field} must be true or false")
+    return bool(value)
 
 
 def _number(raw: Mapping[str, Any], field: str, kind: type | tuple[type, ...]) -> Any:

@@ -6,76 +6,84 @@ offsets into the data (github.com/huggingface/safetensors, "Format").
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from motet_api.reasons import AdapterReason
 from motet_runtime.errors import AdapterError
 
 _MAX_HEADER: Final = 64 << 20
-_DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_METADATA: Final = "__metadata__"
+DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of an element, by the name of its dtype in a header."""
 _PICKLE_OR_ZIP: Final = (b"\x80", b"PK\x03\x04")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor as the header describes it."""
+    """One tensor as the header describes it: `nbytes` bytes from byte `begin` of the file on."""
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int
     nbytes: int
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of a file by name.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself: its tensors by name, in the header's order, free text, and where the data begins."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    data_begin: int
+
+
+def read_header(name: str, data: memoryview) -> Header:
+    """The header of the file whose bytes are `data`; `name` is for messages.
 
     Raises:
         AdapterError: a pickle in disguise, a truncated file, or a header that does not fit the data.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(_MAX_HEADER, size - 8):
-            if prefix.startswith(_PICKLE_OR_ZIP):
-                raise AdapterError(
-                    AdapterReason.UNSAFE_FORMAT, f"{path.name} is a pickle, not safetensors: save it anew"
-                )
-            raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{path.name} is truncated or not safetensors")
-        header = file.read(length)
+    prefix = bytes(data[:8])
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(_MAX_HEADER, len(data) - 8):
+        if prefix.startswith(_PICKLE_OR_ZIP):
+            raise AdapterError(AdapterReason.UNSAFE_FORMAT, f"{name} is a pickle, not safetensors: save it anew")
+        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{name} is truncated or not safetensors")
+    begin = 8 + length
     try:
-        document = json.loads(header)
-        tensors = {name: _tensor(name, entry) for name, entry in document.items() if name != "__metadata__"}
-        spans = sorted(tuple(entry["data_offsets"]) for name, entry in document.items() if name != "__metadata__")
+        document = json.loads(bytes(data[8:begin]))
+        metadata = dict(document.pop(_METADATA, None) or {})
+        tensors = {key: _tensor(key, entry, begin) for key, entry in document.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{path.name}: the header cannot be read: {error}") from error
-    _check_spans(path.name, spans, size - 8 - length)
-    return tensors
+        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{name}: the header cannot be read: {error}") from error
+    _check_spans(name, tensors, begin, len(data))
+    return Header(tensors, metadata, begin)
 
 
-def _tensor(name: str, entry: dict[str, Any]) -> TensorInfo:
-    dtype = entry["dtype"]
-    shape = tuple(int(extent) for extent in entry["shape"])
-    begin, end = entry["data_offsets"]
-    if dtype not in _DTYPE_BYTES:
+def _tensor(name: str, entry: dict[str, Any], data_begin: int) -> TensorInfo:
+    dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if dtype not in DTYPE_BYTES:
         raise ValueError(f"{name} has dtype {dtype}; floating point is needed")
-    nbytes = math.prod(shape) * _DTYPE_BYTES[dtype]
+    if not all(type(number) is int for number in (*shape, begin, end)):
+        raise ValueError(f"{name} has a shape or offsets that are not whole numbers")
+    nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
     if min(shape, default=1) < 0 or end - begin != nbytes:
         raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - begin} bytes")
-    return TensorInfo(dtype, shape, nbytes)
+    return TensorInfo(dtype, shape, data_begin + begin, nbytes)
 
 
-def _check_spans(file: str, spans: list[tuple[int, int]], data: int) -> None:
-    position = 0
-    for begin, end in spans:
+def _check_spans(file: str, tensors: Mapping[str, TensorInfo], data_begin: int, size: int) -> None:
+    position = data_begin
+    for begin, nbytes in sorted((tensor.begin, tensor.nbytes) for tensor in tensors.values()):
         if begin != position:
-            raise AdapterError(
-                AdapterReason.CORRUPT_WEIGHTS, f"{file}: tensors overlap or leave a gap at byte {position}"
-            )
-        position = end
-    if position != data:
+            message = f"{file}: tensors overlap or leave a gap at byte {position - data_begin}"
+            raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+        position += nbytes
+    if position != size:
         message = (
-            f"{file} is truncated or padded: the header describes {position} bytes of weights, the file has {data}"
+            f"{file} is truncated or padded: the header describes {position - data_begin} bytes of weights, the file"
+            f" has {size - data_begin}"
         )
         raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)

@@ -1,20 +1,23 @@
 """Which modules of the base an adapter changes, and whether its tensors have their shapes. Pure.
 
-Base modules come as a table of names and shapes, so that this runs before torch is imported.
+Names are PEFT's: `base_model.model.<module>.lora_A.weight`, where `<module>` is the module's name in the causal model;
+a SEQ_CLS adapter has the same, and `base_model.model.score.weight` (or `classifier`), its head, beside them. Base
+modules come as a table of names and shapes, so that this runs before torch is imported.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.lora_config import LoraConfig
+from motet_runtime.adapters.lora_config import HEAD_NAMES, LoraConfig
 from motet_runtime.adapters.safetensors_header import TensorInfo
 from motet_runtime.errors import AdapterError
 
 _PREFIX: Final = "base_model.model."
-_LAYER_INDEX: Final = re.compile(r".*?\.(?:layers|h|block|blocks|layer)\.(\d+)\.")
+_LOW_RANK_KEY: Final = re.compile(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight")
+_LAYER_INDEX: Final = re.compile(r".*?\.[^.]*\.(\d+)\.")
 LinearShapes = Mapping[str, tuple[int, int]]
 """(out features, in features) of each linear module of the base that an adapter may change, by full name."""
 
@@ -30,6 +33,44 @@ class TargetModule:
     b_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class HeadTensors:
+    """A classification head: `logits = h @ W.T + b` with W of shape (labels, hidden) and b of shape (labels,).
+
+    `h` is the base's last hidden state, after the final norm. `bias_key` is None where the head has no bias.
+    """
+
+    weight_key: str
+    bias_key: str | None
+    labels: int
+
+
+def match_head(config: LoraConfig, tensors: Mapping[str, TensorInfo], hidden: int) -> HeadTensors | None:
+    """The adapter's classification head; `hidden` is the width of the base's hidden state.
+
+    Raises:
+        AdapterError: the configuration promises a head and the file has none, has two, or one of another shape.
+    """
+    if not config.has_head:
+        return None
+    weights = [key for name in HEAD_NAMES if (key := f"{_PREFIX}{name}.weight") in tensors]
+    if len(weights) != 1:
+        wanted = " or ".join(f"{_PREFIX}{name}.weight" for name in HEAD_NAMES)
+        message = f"task_type SEQ_CLS wants one head, {wanted}; the file has {len(weights)}"
+        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+    weight_key, bias_key = weights[0], weights[0].removesuffix("weight") + "bias"
+    shape = tensors[weight_key].shape
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != hidden:
+        message = f"{weight_key} has shape {list(shape)}; the base wants [labels, {hidden}]"
+        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+    if bias_key not in tensors:
+        return HeadTensors(weight_key, None, shape[0])
+    if tensors[bias_key].shape != shape[:1]:
+        message = f"{bias_key} has shape {list(tensors[bias_key].shape)}; the head has {shape[0]} labels"
+        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+    return HeadTensors(weight_key, bias_key, shape[0])
+
+
 def match_targets(
     config: LoraConfig, tensors: Mapping[str, TensorInfo], base: LinearShapes
 ) -> tuple[TargetModule, ...]:
@@ -40,7 +81,8 @@ def match_targets(
             nothing at all would be changed.
     """
     targeted = {name for name in base if _targeted(config, name)}
-    present = _modules_of(tensors)
+    heads = {f"{_PREFIX}{name}.{part}" for name in HEAD_NAMES for part in ("weight", "bias")} if config.has_head else ()
+    present = _modules_of(key for key in tensors if key not in heads)
     unknown = sorted(present - set(base))
     if unknown:
         message = f"the base has no linear module {unknown[0]!r} ({len(unknown)} such): trained on another base?"
@@ -72,10 +114,10 @@ def _checked(config: LoraConfig, name: str, tensors: Mapping[str, TensorInfo], s
     return TargetModule(name, rank, config.scale_of(name), a_key, b_key)
 
 
-def _modules_of(tensors: Mapping[str, TensorInfo]) -> set[str]:
+def _modules_of(keys: Iterable[str]) -> set[str]:
     modules = set()
-    for key in tensors:
-        match = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight", key)
+    for key in keys:
+        match = _LOW_RANK_KEY.fullmatch(key)
         if match is None:
             raise AdapterError(AdapterReason.UNSUPPORTED, f"{key} is no low-rank weight of a linear module")
         modules.add(match.group(1))
@@ -86,7 +128,8 @@ def _targeted(config: LoraConfig, name: str) -> bool:
     """PEFT's rules: a string is a regular expression for the whole name, a list names the end of it."""
     if config.exclude_modules is not None and _names_match(config.exclude_modules, name):
         return False
-    matched = config.target_modules == "all-linear" or _names_match(config.target_modules, name)
+    wanted = config.target_modules
+    matched = (isinstance(wanted, str) and wanted.lower() == "all-linear") or _names_match(wanted, name)
     if matched and config.layers is not None:
         index = _layer_index(config, name)
         return index is not None and index in config.layers
@@ -103,8 +146,16 @@ def _names_match(names: tuple[str, ...] | str, module: str) -> bool:
 
 
 def _layer_index(config: LoraConfig, name: str) -> int | None:
+    """The number after the first container of layers; a pattern (a regular expression) says what it is called."""
+    if not config.layers_pattern:
+        match = _LAYER_INDEX.match(name)
+        return int(match.group(1)) if match else None
     for pattern in config.layers_pattern:
-        if match := re.match(rf".*\.{re.escape(pattern)}\.(\d+)\.", name):
-            return int(match.group(1))
-    match = None if config.layers_pattern else _LAYER_INDEX.match(f".{name}")
-    return int(match.group(1)) if match else None
+        try:
+            match = re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name)
+        except re.error as error:
+            message = f"layers_pattern {pattern!r} is no regular expression: {error}"
+            raise AdapterError(AdapterReason.INVALID_CONFIG, message) from error
+        if match:
+            return int(match["index"])
+    return None
