@@ -48,14 +48,15 @@ check: ## Lint, types, import contracts, generated files up to date
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy bench/results.py bench/mixed_adapters.py bench/gateway.py hack/generate_crds.py examples/train_adapters.py
+	$(VENV)/bin/mypy bench hack/generate_crds.py examples/train_adapters.py
 	$(VENV)/bin/lint-imports --config .importlinter
 	$(PYTHON) hack/generate_crds.py --check
 
 .PHONY: bench
-bench: ## Benchmarks; figures go to bench/results/
-	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.mixed_adapters
+bench: ## Benchmarks, the engine's and its peers' and the gateway's; figures go to bench/results/
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.engine
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.gateway
+	bench/report
 
 .PHONY: format
 format: ## Format and fix what ruff can

@@ -6,22 +6,43 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
 
-def write(name: str, figures: Mapping[str, float], machine: str = "") -> None:
-    """Write the figures and print them; `machine` adds to the processor's name what else matters."""
+def write(name: str, figures: Mapping[str, float], machine: str = "", *, keep: bool = False) -> None:
+    """Write the figures and print them; `machine` adds to the processor's name what else matters.
+
+    With `keep`, figures that are in the file already and not measured now stay, under `earlier` with their own commit,
+    machine and date; so a long run can be split.
+    """
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    document = {
+    document: dict[str, Any] = {
         "commit": commit.stdout.strip(),
         "machine": ", ".join(part for part in (next(names, platform.machine()), machine) if part),
         "date": datetime.now(UTC).date().isoformat(),
         "figures": dict(figures),
     }
     path = ROOT / "bench" / "results" / f"{name}.json"
+    if keep and path.exists():
+        document = _merged(json.loads(path.read_text()), document)
     path.write_text(json.dumps(document, indent=2) + "\n")
-    print(path.read_text())
+    print(json.dumps({"file": str(path.relative_to(ROOT)), "figures": dict(figures)}, indent=2))
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new document, with the old figures that it does not replace."""
+    earlier = old.pop("earlier", [])
+    runs = [new, old, *earlier]
+    for run in runs[1:]:
+        run["figures"] = {name: value for name, value in run["figures"].items() if name not in new["figures"]}
+    origin = ("commit", "machine", "date")
+    if all(new[key] == old[key] for key in origin):
+        new["figures"] = dict(sorted((old["figures"] | new["figures"]).items()))
+        runs.remove(old)
+    left = [run for run in runs[1:] if run["figures"]]
+    return {**new, **({"earlier": left} if left else {})}

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,13 @@ class OpenvinoEngine:
     def __init__(self, options: Options, stages: Stages) -> None:
         folder = converted(options.model)
         import numpy
-        import openvino
-        import openvino_genai
+        import openvino  # type: ignore[import-not-found]
+        import openvino_genai  # type: ignore[import-not-found]
 
         stages.done("imports")
         self._genai = openvino_genai
-        self._tensor = lambda ids: openvino.Tensor(numpy.array([ids], dtype=numpy.int64))
+        self._as_tensor = openvino.Tensor
+        self._as_array = partial(numpy.array, dtype=numpy.int64)
         self._adapters = {
             name: (openvino_genai.Adapter(path / "adapter_model.safetensors"), _scale(path))
             for name, path in options.adapters.items()
@@ -84,7 +86,8 @@ class OpenvinoEngine:
                 config.adapters = self._genai.AdapterConfig()
                 if name:
                     config.adapters.add(*self._adapters[name])
-            outputs = self._pipeline.generate([self._tensor(prompts[row]) for row in rows], [config] * len(rows))
+            asked = [self._as_tensor(self._as_array([prompts[row]])) for row in rows]
+            outputs = self._pipeline.generate(asked, [config] * len(rows))
             for row, output in zip(rows, outputs, strict=True):
                 tokens[row] = list(output.m_generation_ids[0])
         return {"tokens": tokens}
