@@ -42,7 +42,7 @@ class FakeLoader:
             raise ZeroDivisionError("as told")
         if desired.uri in self.failures:
             raise AdapterError(self.failures[desired.uri], "as told")
-        return Artifact(Path("x"), Digest("sha256:" + "0" * 64), 8, 100, ())
+        return Artifact(Digest("sha256:" + "0" * 64), 8, 100, ())
 
     async def unload(self, adapter: AdapterId) -> None:
         self.unloaded.append(adapter)

@@ -1,8 +1,8 @@
-"""One request, from the asyncio side: its text as it grows, its end, its cancellation when nobody listens any more."""
+"""Requests, from the asyncio side: an answer's text as it grows, its end, its cancellation when nobody listens."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,21 +10,23 @@ from typing import Any
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
-from motet_runtime.engine.scheduler import Failed
-from motet_runtime.engine.sequence import FinishReason, SampledToken, SamplingParams, Sequence
+from motet_runtime.engine.grammar import GrammarCompiler, GrammarSpec
+from motet_runtime.engine.plan import Failed, Outcome, Progress
+from motet_runtime.engine.sequence import Adapter, FinishReason, SampledToken, SamplingParams, Sequence
 from motet_runtime.engine.text import TextStream
-from motet_runtime.engine.thread import EngineThread, Outcome
+from motet_runtime.engine.thread import EngineThread
 from motet_runtime.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A validated request: prompt as token ids, how to sample, where to stop, which adapter."""
+    """A validated request: prompt as token ids, how to sample, where to stop, which adapter, which grammar."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
     stop: tuple[str, ...] = ()
     adapter: AdapterId | None = None
+    grammar: GrammarSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,26 @@ class Generation:
 
 
 class Generator:
-    """Submits requests to the engine and follows them."""
+    """Submits requests to the engine and follows them. `adapters` is what can be served at the moment."""
 
-    def __init__(self, engine: EngineThread, tokenizer: Any) -> None:
+    def __init__(
+        self, engine: EngineThread, tokenizer: Any, adapters: Mapping[AdapterId, Adapter], vocabulary: int
+    ) -> None:
         self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
         self._engine = engine
+        self._adapters = adapters
         self._ids = itertools.count(1)
         self._special = frozenset(tokenizer.all_special_ids)
+        self._grammars = GrammarCompiler(tokenizer, vocabulary, sorted(engine.scheduler.eos_ids))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent]:
         """Tokens as they come. Closing the iterator early cancels the request.
 
         Raises:
-            RequestError: the engine failed on it.
+            RequestError: the request does not suit its adapter or its grammar, or the engine failed on it.
         """
-        sequence = Sequence(next(self._ids), request.prompt, request.params, request.adapter)
+        sequence = await self._sequence(request)
         text = TextStream(self.tokenizer, request.stop, request.prompt)
         async with aclosing(self._follow(sequence, text)) as events:
             async for event in events:
@@ -78,9 +85,9 @@ class Generator:
         """The whole answer.
 
         Raises:
-            RequestError: the engine failed on it.
+            RequestError: the request does not suit its adapter or its grammar, or the engine failed on it.
         """
-        sequence = Sequence(next(self._ids), request.prompt, request.params, request.adapter)
+        sequence = await self._sequence(request)
         stream = TextStream(self.tokenizer, request.stop, request.prompt)
         async with aclosing(self._follow(sequence, stream)) as follow:
             events = [event async for event in follow]
@@ -93,36 +100,95 @@ class Generator:
             prompt_logprobs=tuple(sequence.prompt_logprobs),
         )
 
-    async def _follow(self, sequence: Sequence, stream: TextStream) -> AsyncGenerator[TokenEvent]:
+    def sequence(self, prompt: tuple[int, ...], params: SamplingParams, adapter: AdapterId | None) -> Sequence:
+        """A new sequence for the engine.
+
+        Raises:
+            RequestError: the adapter is gone, or is an activated LoRA that the prompt does not invoke.
+        """
+        if adapter is None:
+            return Sequence(next(self._ids), prompt, params)
+        known = self._adapters.get(adapter)
+        if known is None:
+            raise RequestError(ErrorCode.ADAPTER_NOT_FOUND, f"adapter {adapter} is not loaded: retry")
+        acts_from = known.acts_from(prompt)
+        if acts_from is None:
+            invocation = self.tokenizer.decode(list(known.invocation))
+            message = (
+                f"{adapter} is an activated LoRA, and the prompt does not contain its invocation {invocation!r} "
+                f"(tokens {list(known.invocation)}): add it before the instruction"
+            )
+            raise RequestError(ErrorCode.INVALID_REQUEST, message, "inputs")
+        return Sequence(next(self._ids), prompt, params, known, acts_from=acts_from)
+
+    async def finish(self, sequences: Seq[Sequence]) -> list[SampledToken]:
+        """Run sequences of one new token each, together; their tokens in the same order.
+
+        Raises:
+            RequestError: the engine failed on one of them.
+        """
+        outcomes, submitted = self._submit(sequences)
+        done: dict[int, SampledToken] = {}
+        try:
+            while len(done) < len(sequences):
+                outcome = await outcomes.get()
+                if isinstance(outcome, Failed):
+                    raise RequestError(ErrorCode.GENERATION_FAILED, outcome.error)
+                if outcome.finish:
+                    done[outcome.sequence.id] = outcome.token
+        finally:
+            for sequence in submitted:
+                if sequence.id not in done:
+                    self._engine.cancel(sequence)
+        return [done[sequence.id] for sequence in sequences]
+
+    async def _sequence(self, request: GenerationRequest) -> Sequence:
+        sequence = self.sequence(request.prompt, request.params, request.adapter)
+        if sequence.adapter and sequence.adapter.head_labels:
+            message = f"{request.adapter} has a classification head and generates no text: ask /v1/classify"
+            raise RequestError(ErrorCode.INVALID_REQUEST, message, "model")
+        if request.grammar is not None:
+            sequence.constraint = await asyncio.to_thread(self._grammars.compile, request.grammar)
+        return sequence
+
+    def _submit(self, sequences: Iterable[Sequence]) -> tuple[asyncio.Queue[Outcome], list[Sequence]]:
         loop = asyncio.get_running_loop()
         outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
 
         def hand_over(outcome: Outcome) -> None:
             loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
 
-        self._engine.submit(sequence, hand_over)
+        listed = list(sequences)
+        self._engine.submit(listed, hand_over)
+        return outcomes, listed
+
+    async def _follow(self, sequence: Sequence, stream: TextStream) -> AsyncGenerator[TokenEvent]:
+        outcomes, _ = self._submit([sequence])
         shown = 0
         try:
             while True:
                 outcome = await outcomes.get()
                 if isinstance(outcome, Failed):
                     raise RequestError(ErrorCode.GENERATION_FAILED, outcome.error)
-                token, finish = outcome.token, outcome.finish
-                text = stream.push(token.id)
-                if finish:
-                    text += stream.finish()
-                if stream.stopped_at is not None:
-                    finish = FinishReason.STOP
-                end = stream.emittable if finish is None or stream.stopped_at is not None else len(stream.text)
-                special = token.id in self._special
-                yield TokenEvent(
-                    token, self._name(token.id) if special else text, special, stream.text[shown:end], finish
-                )
-                shown = max(shown, end)
-                if finish:
+                event = self._event(outcome, stream, shown)
+                yield event
+                shown += len(event.piece)
+                if event.finish:
                     return
         finally:
             self._engine.cancel(sequence)
+
+    def _event(self, outcome: Progress, stream: TextStream, shown: int) -> TokenEvent:
+        token, finish = outcome.token, outcome.finish
+        text = stream.push(token.id)
+        if finish:
+            text += stream.finish()
+        if stream.stopped_at is not None:
+            finish = FinishReason.STOP
+        end = stream.emittable if finish is None or stream.stopped_at is not None else len(stream.text)
+        special = token.id in self._special
+        name = self._name(token.id) if special else text
+        return TokenEvent(token, name, special, stream.text[shown : max(shown, end)], finish)
 
     def _name(self, token: int) -> str:
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -1,23 +1,28 @@
 """Brings the base and the adapters into the engine: the only module that joins files, torch and the engine's thread."""
 
 import asyncio
+import hashlib
 import logging
-import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from motet_api.identity import ADAPTER_FILES, AdapterId
+from motet_api.identity import AdapterId
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter
-from motet_runtime.adapters.artifact import Artifact, verify
+from motet_runtime.adapters.artifact import Artifact, VerifiedAdapter, verify
+from motet_runtime.adapters.library import AdapterLibrary
 from motet_runtime.adapters.sources import local_path, opened
+from motet_runtime.engine.pace import Pace
+from motet_runtime.engine.plan import SlotLoad
 from motet_runtime.engine.scheduler import Scheduler
 from motet_runtime.engine.thread import EngineThread
 from motet_runtime.errors import AdapterError, ModelError
 from motet_runtime.generation import Generator
+from motet_runtime.limits import usable_processors
 from motet_runtime.metrics import RuntimeMetrics
 from motet_runtime.service import Base
 from motet_runtime.settings import Settings
@@ -36,6 +41,8 @@ class EngineHost:
         self._metrics = metrics
         self._started = started
         self._runner: Any = None
+        self._library: AdapterLibrary | None = None
+        self._sources: dict[AdapterId, DesiredAdapter] = {}
         self._engine: EngineThread | None = None
         self._thread: threading.Thread | None = None
         self._loaded = asyncio.Event()
@@ -78,21 +85,18 @@ class EngineHost:
             await asyncio.to_thread(self._thread.join, 10)
 
     async def load(self, desired: DesiredAdapter) -> Artifact:
-        """Fetch, verify and install one adapter.
+        """Fetch, verify and register one adapter, and copy it into a slot if one is free.
 
         Raises:
             AdapterError: it cannot be loaded.
         """
         await self._loaded.wait()
+        assert self._library is not None
+        assert self._engine is not None
         started = time.monotonic()
         try:
-            async with opened(desired.uri, self._settings.claim_root) as folder:
-                stamps = await asyncio.to_thread(_stamps, folder)
-                shapes, rank = self._runner.lora.shapes, self._settings.max_rank
-                artifact = await asyncio.to_thread(verify, folder, desired.digest, shapes, rank)
-                weights = await asyncio.to_thread(self._read, artifact)
-                if await asyncio.to_thread(_stamps, folder) != stamps:
-                    raise AdapterError(AdapterReason.FETCH_FAILED, f"{desired.uri} changed while it was read")
+            verified = await self._fetch(desired)
+            adapter = await asyncio.to_thread(self._library.register, desired.id, verified)
         except AdapterError as error:
             self._count_failure(error.reason)
             raise
@@ -105,13 +109,52 @@ class EngineHost:
             # Counted here, where the metrics are; what to do about it is the residency's decision.
             self._count_failure(AdapterReason.LOAD_FAILED)
             raise
-        await self._between_steps(lambda: self._runner.lora.install(desired.id, weights))
+        self._sources[desired.id] = desired
+        scheduler = self._engine.scheduler
+        await self._between_steps(lambda: scheduler.prefetch(adapter))
         self._metrics.adapter_load_seconds.observe(time.monotonic() - started)
-        return artifact
+        return verified.artifact
 
     async def unload(self, adapter: AdapterId) -> None:
         """Free an adapter's weights."""
-        await self._between_steps(lambda: self._runner.lora.remove(adapter))
+        assert self._library is not None
+        assert self._engine is not None
+        self._sources.pop(adapter, None)
+        digest = self._library.remove(adapter)
+        if digest is not None:
+            scheduler, runner = self._engine.scheduler, self._runner
+
+            def forget() -> None:
+                scheduler.forget_adapter(digest)
+                runner.forget_adapter(digest)
+
+            await self._between_steps(forget)
+
+    async def _fetch(self, desired: DesiredAdapter) -> VerifiedAdapter:
+        async with opened(desired.uri, self._settings.claim_root) as folder:
+            runner, settings = self._runner, self._settings
+            return await asyncio.to_thread(
+                verify,
+                folder,
+                desired.digest,
+                runner.shapes,
+                hidden=runner.hidden_size,
+                max_rank=settings.engine.max_rank,
+            )
+
+    def _copy_adapter(self, load: SlotLoad) -> None:
+        """In the engine's copying thread."""
+        assert self._library is not None
+        digest = load.adapter.digest
+        try:
+            weights = self._library.weights(digest)
+        except FileNotFoundError:
+            # The disk had to give it up: from its source again, which must still be what was verified.
+            desired = self._sources[load.adapter.id].model_copy(update={"digest": digest})
+            self._library.restore(asyncio.run(self._fetch(desired)))
+            weights = self._library.weights(digest)
+        head = weights.head and (weights.head.weight, weights.head.bias)
+        self._runner.write_adapter(digest, load.row, weights.modules, head)
 
     async def _between_steps(self, command: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -125,41 +168,48 @@ class EngineHost:
         self._engine.call(run)
         await done.wait()
 
-    def _read(self, artifact: Artifact) -> Any:
-        from motet_runtime.engine.lora import read_weights
-
-        return read_weights(artifact, self._runner.dtype, self._runner.device)
-
     def _load_base(self) -> Base:
         """In the engine's thread: torch is imported here, so that nothing else waits for it."""
         import torch
-        from transformers import AutoTokenizer
 
-        from motet_runtime.engine.model import load_model
+        from motet_runtime.adapters.flat_store import FlatStore
+        from motet_runtime.engine.load_model import load_model
+        from motet_runtime.engine.tokenizer import load_tokenizer
 
         self._stage("imports")
         torch.set_num_threads(self._settings.threads or usable_processors())
+        settings = self._settings
         try:
-            folder = local_path(self._settings.model, self._settings.claim_root)
+            folder = local_path(settings.model, settings.claim_root)
         except AdapterError as error:
             raise ModelError(error.message) from error
-        runner = load_model(folder, self._settings.dtype, self._stage)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = load_model(folder, settings.dtype, settings.engine, self._stage)
+        runner = loaded.runner
+        tokenizer = load_tokenizer(folder)
         self._stage("tokenizer")
         runner.warm_up()
         self._stage("warm-up")
         eos = runner.eos_ids | ({tokenizer.eos_token_id} - {None})
-        scheduler = Scheduler(self._settings.max_batch_size, self._settings.max_step_tokens, eos)
-        self._engine = EngineThread(
-            scheduler, runner, time.monotonic, self._observe_step, self._metrics.step_failures.inc
-        )
+        scheduler = Scheduler(loaded.budgets, eos, Pace(settings.max_stretch, loaded.span))
+        store = FlatStore(_writable(settings.adapter_cache, settings.model), runner.dtype, settings.adapter_disk_bytes)
+        self._library = AdapterLibrary(store, settings.adapter_host_bytes, pin=runner.device.type == "cuda")
         self._runner = runner
+        self._engine = EngineThread(
+            scheduler,
+            runner,
+            time.monotonic,
+            self._copy_adapter,
+            self._observe_step,
+            self._metrics.step_failures.inc,
+        )
+        longest = min(settings.engine.max_tokens or runner.max_positions, runner.max_positions)
         return Base(
-            generator=Generator(self._engine, tokenizer),
+            generator=Generator(self._engine, tokenizer, self._library.adapters, runner.vocabulary),
             engine=self._engine,
-            dtype=str(runner.dtype),
+            dtype=str(runner.dtype).removeprefix("torch."),
             device=runner.device.type,
-            max_model_len=min(self._settings.max_model_len or runner.max_positions, runner.max_positions),
+            # An answer can be no longer than the KV cache, whatever the model allows.
+            max_model_len=min(longest, loaded.budgets.blocks * loaded.budgets.block_size),
         )
 
     def _count_failure(self, reason: AdapterReason) -> None:
@@ -172,11 +222,16 @@ class EngineHost:
     def _stage(self, name: str) -> None:
         seconds = round(time.time() - self._started, 3)
         self._metrics.startup_seconds.labels(name).set(seconds)
-        _log.info("stage done", extra={"stage": name, "seconds_since_start": seconds})
+        cpu = round(time.process_time(), 3)
+        _log.info("stage done", extra={"stage": name, "seconds_since_start": seconds, "cpu_seconds": cpu})
 
 
-def _stamps(folder: Path) -> list[tuple[int, int, int] | None]:
-    """What changes when somebody writes to an adapter's files: what was verified must be what is then read."""
-    found = [folder / name for name in ADAPTER_FILES]
-    stats = [path.stat() if path.is_file() else None for path in found]
-    return [stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+def _writable(folder: Path, model: str) -> Path:
+    """The folder for this base's adapter files: below the given one, or in scratch space if that cannot be written."""
+    name = hashlib.sha256(model.encode()).hexdigest()[:16]
+    try:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / name):
+            return folder / name
+    except OSError:
+        return Path(tempfile.gettempdir()) / "motet-adapters" / name

@@ -24,7 +24,7 @@ from motet_runtime.loading import EngineHost
 from motet_runtime.logs import configure_logging
 from motet_runtime.metrics import RuntimeMetrics
 from motet_runtime.service import Service
-from motet_runtime.settings import Settings
+from motet_runtime.settings import EngineOptions, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--max-batch-size", type=int, default=32, help="requests that run at once")
     serve.add_argument("--max-step-tokens", type=int, default=512, help="tokens computed in one step")
+    serve.add_argument(
+        "--max-stretch",
+        type=float,
+        default=2.5,
+        help="how many times as long as alone a step of running answers may take beside a long prompt",
+    )
+    serve.add_argument("--kv-memory", type=int, help="MiB for keys and values (default: a quarter of the memory)")
+    serve.add_argument("--block-size", type=int, default=16, help="tokens in a block of keys and values")
     serve.add_argument("--max-rank", type=int, default=64, help="adapters of a higher rank are refused")
+    serve.add_argument("--adapter-slots", type=int, default=64, help="adapters that can be computed with at once")
+    serve.add_argument("--adapter-memory", type=int, help="MiB for the slots (default: a tenth of the memory)")
+    serve.add_argument("--adapter-host-memory", type=int, default=2048, help="MiB of adapters kept in host memory")
+    serve.add_argument("--adapter-disk", type=int, default=10240, help="MiB of adapters kept on local disk")
+    serve.add_argument(
+        "--adapter-cache", type=Path, default=_cache_folder() / "adapters", help="folder for them on local disk"
+    )
     serve.add_argument("--threads", type=int, help="compute threads (default: the container's CPU limit)")
     serve.add_argument("--drain-grace-seconds", type=float, default=5.0, help="serve on after SIGTERM for this long")
     serve.add_argument(
@@ -58,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     digest = commands.add_parser("digest", help="print the content digest of an adapter's folder")
     digest.add_argument("folder", type=Path)
     return parser
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motet"
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -71,10 +90,20 @@ def _settings(options: argparse.Namespace) -> Settings:
         port=options.port,
         admin_port=options.admin_port,
         dtype=options.dtype,
-        max_model_len=options.max_model_len,
-        max_batch_size=options.max_batch_size,
-        max_step_tokens=max(options.max_step_tokens, options.max_batch_size),
-        max_rank=options.max_rank,
+        engine=EngineOptions(
+            max_batch_size=options.max_batch_size,
+            max_step_tokens=max(options.max_step_tokens, options.max_batch_size),
+            max_rank=options.max_rank,
+            adapter_slots=options.adapter_slots,
+            block_size=options.block_size,
+            kv_bytes=options.kv_memory and options.kv_memory << 20,
+            adapter_bytes=options.adapter_memory and options.adapter_memory << 20,
+            max_tokens=options.max_model_len,
+        ),
+        max_stretch=options.max_stretch,
+        adapter_cache=options.adapter_cache,
+        adapter_disk_bytes=options.adapter_disk << 20,
+        adapter_host_bytes=options.adapter_host_memory << 20,
         threads=options.threads,
         drain_grace_seconds=options.drain_grace_seconds,
         drain_timeout_seconds=options.drain_timeout_seconds,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from motet_api.identity import AdapterId
+from motet_runtime.engine.thread import EngineGauges
 
 _STEP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -51,6 +52,25 @@ class RuntimeMetrics:
             "motet_runtime_adapter_load_failures", "Adapters that could not be loaded.", ["reason"], registry=registry
         )
         self.adapters_resident = Gauge("motet_runtime_adapters_resident", "Adapters that serve.", registry=registry)
+        self.kv_blocks = Gauge(
+            "motet_runtime_kv_blocks", "Blocks of keys and values, by use.", ["use"], registry=registry
+        )
+        self.prefix_tokens = Gauge(
+            "motet_runtime_prefix_tokens",
+            "Prompt tokens since the start, by whether the prefix cache had them; hit / (hit + miss) is its hit rate.",
+            ["cache"],
+            registry=registry,
+        )
+        self.preemptions = Gauge(
+            "motet_runtime_preemptions", "Sequences put back for want of blocks since the start.", registry=registry
+        )
+        self.slots_used = Gauge("motet_runtime_adapter_slots_used", "Adapters in slots.", registry=registry)
+        self.slot_changes = Gauge(
+            "motet_runtime_adapter_slot_changes",
+            "Copies into slots and evictions since the start.",
+            ["change"],
+            registry=registry,
+        )
         self.startup_seconds = Gauge(
             "motet_runtime_startup_seconds",
             "Seconds from process start to the end of a stage.",
@@ -60,6 +80,17 @@ class RuntimeMetrics:
         # vLLM's names, so that what routes or scales by them can do so here too.
         self.running = Gauge("vllm:num_requests_running", "Requests in the batch.", registry=registry)
         self.waiting = Gauge("vllm:num_requests_waiting", "Requests that wait for a place in it.", registry=registry)
+
+    def set_engine(self, gauges: EngineGauges) -> None:
+        """Take over what the engine says of itself."""
+        self.kv_blocks.labels("held").set(gauges.kv_blocks_held)
+        self.kv_blocks.labels("available").set(gauges.kv_blocks - gauges.kv_blocks_held)
+        self.prefix_tokens.labels("hit").set(gauges.prefix_hit_tokens)
+        self.prefix_tokens.labels("miss").set(gauges.prefix_tokens - gauges.prefix_hit_tokens)
+        self.preemptions.set(gauges.preemptions)
+        self.slots_used.set(gauges.slots_used)
+        self.slot_changes.labels("load").set(gauges.slot_loads)
+        self.slot_changes.labels("eviction").set(gauges.slot_evictions)
 
     def forget_adapters(self, resident: Iterable[AdapterId]) -> None:
         """Drop the series of adapters that are gone, so that versions do not pile up."""

@@ -42,6 +42,11 @@ class Service:
         self._base = base
 
     @property
+    def base_known(self) -> bool:
+        """Whether the base is loaded."""
+        return self._base is not None
+
+    @property
     def base(self) -> Base:
         """The base.
 
@@ -87,7 +92,7 @@ class Service:
             base_loaded=self._base is not None,
             desired_known=self.residency.desired_known,
             draining=self.lifecycle.draining,
-            max_batch_size=self.settings.max_batch_size,
+            max_batch_size=self.settings.engine.max_batch_size,
             running=gauges.running if gauges else 0,
             waiting=gauges.waiting if gauges else 0,
             adapters=self.residency.report(),

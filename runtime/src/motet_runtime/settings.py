@@ -7,6 +7,23 @@ from motet_api.modeldeployment import DType
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """The engine's budgets as they are configured. Sizes in bytes; None takes a share of what there is.
+
+    `max_tokens`: most tokens of one sequence, where that is less than the model allows.
+    """
+
+    max_batch_size: int
+    max_step_tokens: int
+    max_rank: int
+    adapter_slots: int
+    block_size: int = 16
+    kv_bytes: int | None = None
+    adapter_bytes: int | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every option of `motet-runtime serve`."""
 
@@ -18,10 +35,11 @@ class Settings:
     port: int
     admin_port: int
     dtype: DType
-    max_model_len: int | None
-    max_batch_size: int
-    max_step_tokens: int
-    max_rank: int
+    engine: EngineOptions
+    max_stretch: float
+    adapter_cache: Path
+    adapter_disk_bytes: int | None
+    adapter_host_bytes: int
     threads: int | None
     drain_grace_seconds: float
     drain_timeout_seconds: float

@@ -14,7 +14,7 @@ Everything is computed in float32, whatever type the model has.
 from collections import defaultdict
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
-from os.path import commonprefix
+from os.path import commonpath
 from typing import Any, Final
 
 import numpy as np
@@ -114,7 +114,7 @@ class CpuAttention:
             if len(members) < 2:
                 continue
             pasts = [list(step.rows[index].blocks[: step.rows[index].start // size]) for index in members]
-            prefix = commonprefix([min(pasts), max(pasts)])
+            prefix = commonpath([min(pasts), max(pasts)])
             tokens = len(prefix) * size
             if tokens < _WORTH_SHARING:
                 continue
@@ -135,7 +135,7 @@ class CpuAttention:
         step = self._step
         assert step is not None
         dtype = query.dtype
-        query, key, value = query.float().contiguous(), key.float(), value.float()
+        query, key, value = query.float().contiguous(), key.float().contiguous(), value.float().contiguous()
         keys, values = self._keys[layer], self._values[layer]
         keys.index_copy_(1, step.slots, key.transpose(0, 1))
         values.index_copy_(1, step.slots, value.transpose(0, 1))
@@ -161,7 +161,9 @@ class CpuAttention:
             return out.to(dtype)
         for first, chunks, count in step.equal:
             span = slice(first, first + chunks * count)
-            q, k, v = (tensor[span].unflatten(0, (chunks, count)).transpose(1, 2) for tensor in (query, key, value))
+            q, k, v = (
+                tensor[span].view(chunks, count, -1, tensor.shape[-1]).transpose(1, 2) for tensor in (query, key, value)
+            )
             o, sums = _flash(q, k, v, 0.0, True, scale=scale)
             out[span] = o.transpose(1, 2).flatten(0, 1)
             lse[span] = sums.transpose(1, 2).flatten(0, 1)
@@ -174,9 +176,7 @@ class CpuAttention:
             q = query[group.queries].transpose(0, 1)[None]
             for k, v in self._pieces(keys, values, group.runs):
                 o, sums = _flash(q, k, v, 0.0, False, scale=scale)
-                merged = _merged(
-                    out[group.queries], lse[group.queries], o[0].transpose(0, 1), sums[0].transpose(0, 1)
-                )
+                merged = _merged(out[group.queries], lse[group.queries], o[0].transpose(0, 1), sums[0].transpose(0, 1))
                 out[group.queries], lse[group.queries] = merged
         return out.to(dtype)
 

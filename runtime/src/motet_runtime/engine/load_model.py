@@ -22,6 +22,7 @@ from motet_runtime.engine.scheduler import Budgets
 from motet_runtime.engine.slots import bucket
 from motet_runtime.errors import ModelError
 from motet_runtime.limits import usable_memory
+from motet_runtime.settings import EngineOptions
 
 _log = logging.getLogger(__name__)
 _DTYPES: Final[dict[DType, Any]] = {
@@ -35,21 +36,6 @@ _ADAPTER_SHARE: Final = 0.1
 """Shares of the memory that is there, where no size was given."""
 _CUDA_SHARE: Final = 0.9
 """Of a GPU's memory, what is taken at most; the rest is for activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Budgets as they are configured. Sizes in bytes; None takes a share of what there is."""
-
-    max_batch_size: int
-    max_step_tokens: int
-    max_rank: int
-    adapter_slots: int
-    block_size: int = 16
-    kv_bytes: int | None = None
-    adapter_bytes: int | None = None
-    max_tokens: int | None = None
-    """Most tokens of one sequence, where that is less than the model allows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class LoraStacks:
             np.array([getattr(one, name) for one in listed], np.int32) for name in ("row", "first", "count")
         )
         ranks = self._ranks[:, row]
-        self._active = ranks.any(axis=1).tolist()
+        self._active = [bool(rank) for rank in ranks.any(axis=1)]
         if self._cuda:
             on_device = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (first, count, row))
             self._segments = (*on_device, torch.from_numpy(ranks).to(self._device, non_blocking=True), count.tolist())

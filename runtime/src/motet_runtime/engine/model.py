@@ -52,6 +52,11 @@ class ModelRunner:
         return int(self._model.config.max_position_embeddings)
 
     @property
+    def vocabulary(self) -> int:
+        """Number of logits."""
+        return int(self._model.get_output_embeddings().out_features)
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden state, which a classification head reads."""
         return int(self._model.config.hidden_size)

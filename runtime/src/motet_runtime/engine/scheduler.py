@@ -16,7 +16,7 @@ from motet_runtime.engine.blocks import BlockKey, BlockPool, PrefixKeys
 from motet_runtime.engine.flows import Flow, Flows
 from motet_runtime.engine.pace import Pace
 from motet_runtime.engine.plan import Chunk, Failed, Outcome, Plan, Progress, SlotLoad
-from motet_runtime.engine.sequence import FinishReason, RowFailure, Sequence
+from motet_runtime.engine.sequence import Adapter, FinishReason, RowFailure, Sequence
 from motet_runtime.engine.slots import Slot, SlotTable
 
 _PATIENCE: Final = 64
@@ -64,6 +64,11 @@ class Scheduler:
         self._loads: list[SlotLoad] = []
 
     @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self._eos_ids
+
+    @property
     def waiting(self) -> int:
         """Sequences that are not in the batch."""
         return len(self._flows)
@@ -97,11 +102,26 @@ class Scheduler:
             return
         del self._keys[sequence.id]
 
+    def prefetch(self, adapter: Adapter) -> None:
+        """Give an adapter a slot before anybody asks for it, unless another would have to go."""
+        if self.slots.has_room(adapter.rank) and self.slots.find(adapter.digest) is None:
+            self._begin_load(adapter)
+
     def loaded(self, digest: Digest) -> None:
         """An adapter's weights have arrived in its slot."""
         slot = self.slots.find(digest)
         if slot is not None:
             slot.ready = True
+            if slot.unwanted:
+                self.slots.drop(digest)
+
+    def forget_adapter(self, digest: Digest) -> None:
+        """An adapter is gone for good, and nobody uses it."""
+        slot = self.slots.find(digest)
+        if slot is not None and not slot.ready:
+            slot.unwanted = True
+        else:
+            self.slots.drop(digest)
 
     def load_failed(self, digest: Digest, error: str) -> list[Failed]:
         """An adapter's weights could not be copied: who waits for them fails."""
@@ -220,9 +240,10 @@ class Scheduler:
         # The adapter first: its copy can be under way while the sequence waits for the rest.
         slot: Slot | None = None
         if sequence.adapter is not None:
-            slot = self.slots.find(sequence.adapter.digest) or self._begin_load(sequence)
+            slot = self.slots.find(sequence.adapter.digest) or self._begin_load(sequence.adapter)
             if slot is None:
                 return _Verdict.NO_SLOT
+            slot.unwanted = False
         size = self.pool.block_size
         keys = self._keys[sequence.id].upto(_cacheable(sequence))
         shared = self.pool.match(keys)
@@ -249,11 +270,10 @@ class Scheduler:
         self._running.append(self._flows.admit(flow))
         return _Verdict.ADMITTED
 
-    def _begin_load(self, sequence: Sequence) -> Slot | None:
-        assert sequence.adapter is not None
-        slot = self.slots.place(sequence.adapter)
+    def _begin_load(self, adapter: Adapter) -> Slot | None:
+        slot = self.slots.place(adapter)
         if slot is not None:
-            self._loads.append(SlotLoad(sequence.adapter, slot.row))
+            self._loads.append(SlotLoad(adapter, slot.row))
         return slot
 
     def _leave(self, sequence: Sequence) -> None:

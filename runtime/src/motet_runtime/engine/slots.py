@@ -5,6 +5,7 @@ the least recently used makes room. An adapter takes `bucket(rank)` neighbouring
 rank-8 adapter does not pay for a rank of 64 that another one has.
 """
 
+import itertools
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -24,13 +25,16 @@ def bucket(rank: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One adapter's place: rows `row` to `row + rows`. `ready` once its weights are there."""
+    """One adapter's place: rows `row` to `row + rows`. `ready` once its weights are there; `unwanted` if its adapter was
+    removed while they were being copied.
+    """
 
     digest: Digest
     row: int
     rows: int
     ready: bool = False
     pins: int = 0
+    unwanted: bool = False
 
 
 class SlotTable:
@@ -63,6 +67,10 @@ class SlotTable:
     def fits(self, rank: int) -> bool:
         """Whether an adapter of this rank fits at all."""
         return bucket(rank) <= self.rows
+
+    def has_room(self, rank: int) -> bool:
+        """Whether an adapter of this rank can be placed without another having to go."""
+        return len(self._placed) < self.slots and any(end - begin >= bucket(rank) for begin, end in self._free)
 
     def find(self, digest: Digest) -> Slot | None:
         """The adapter's slot, and note that it was used."""
@@ -116,5 +124,5 @@ class SlotTable:
         spans = sorted([*self._free, *((slot.row, slot.row + slot.rows) for slot in self._placed.values())])
         assert spans[0][0] == 0
         assert spans[-1][1] == self.rows
-        assert all(one[1] == other[0] for one, other in zip(spans, spans[1:], strict=False))
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))
         assert len(self._placed) <= self.slots

@@ -16,6 +16,7 @@ from motet_runtime.http.answers import (
     on_http_exception,
     on_request_error,
 )
+from motet_runtime.http.judging_routes import JudgingRoutes
 from motet_runtime.http.lorax_routes import LoraxRoutes
 from motet_runtime.http.openai_routes import OpenAIRoutes
 from motet_runtime.http.own_routes import OwnRoutes
@@ -35,7 +36,12 @@ _OTHER_ROUTE = "other"
 def make_apps(service: Service) -> tuple[ASGIApp, ASGIApp]:
     """The serving application and the admin application."""
     own = OwnRoutes(service)
-    serving_routes = [*LoraxRoutes(service).routes(), *OpenAIRoutes(service).routes(), *own.serving_routes()]
+    serving_routes = [
+        *LoraxRoutes(service).routes(),
+        *OpenAIRoutes(service).routes(),
+        *JudgingRoutes(service).routes(),
+        *own.serving_routes(),
+    ]
     serving = Starlette(routes=serving_routes, exception_handlers=_HANDLERS)
     admin = Starlette(routes=own.admin_routes(), exception_handlers=_HANDLERS)
     known = {route.path for route in serving_routes}

@@ -13,6 +13,7 @@ from motet_api.identity import AdapterId
 from motet_runtime.engine.sequence import SamplingParams
 from motet_runtime.errors import RequestError
 from motet_runtime.generation import GenerationRequest
+from motet_runtime.http.formats import grammar_of
 
 MAX_STOP_SEQUENCES: Final = 4
 MAX_BEST_OF: Final = 2
@@ -110,11 +111,6 @@ def check(body: LoraxRequest, stream: bool) -> None:
         ),
         (p.merged_adapters is None, "merged_adapters", "`merged_adapters` is not supported: name one `adapter_id`"),
         (not p.watermark, "watermark", "`watermark` is not supported: leave it out"),
-        (
-            p.response_format is None or p.response_format.get("type") == "text",
-            "response_format",
-            "`response_format` is not supported yet: leave it out",
-        ),
     ]
     for holds, field, message in rules:
         if not holds:
@@ -131,7 +127,7 @@ def is_sampling(parameters: LoraxParameters) -> bool:
 
 
 def to_generation(
-    body: LoraxRequest, ids: list[int], adapter: AdapterId | None, max_model_len: int
+    body: LoraxRequest, ids: list[int], adapter: AdapterId | None, max_model_len: int, stream: bool
 ) -> GenerationRequest:
     """The request for the engine.
 
@@ -157,10 +153,12 @@ def to_generation(
             presence_penalty=p.presence_penalty or 0.0,
             ignore_eos=p.ignore_eos_token,
             alternatives=p.return_k_alternatives or 0,
-            prompt_logprobs=p.decoder_input_details,
+            logprobs=stream or p.details or (p.best_of or 1) > 1,
+            prompt_logprobs_from=1 if p.decoder_input_details else None,
         ),
         stop=tuple(p.stop),
         adapter=adapter,
+        grammar=grammar_of(p.response_format),
     )
 
 

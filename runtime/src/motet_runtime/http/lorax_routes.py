@@ -74,7 +74,7 @@ class LoraxRoutes:
                 "model_dtype": base.dtype,
                 "model_device_type": base.device,
                 "model_pipeline_tag": "text-generation",
-                "max_concurrent_requests": settings.max_batch_size,
+                "max_concurrent_requests": settings.engine.max_batch_size,
                 "max_best_of": 2,
                 "max_stop_sequences": 4,
                 "max_input_length": base.max_model_len - 1,
@@ -98,7 +98,8 @@ class LoraxRoutes:
         base = self._service.base
         check(body, stream)
         adapter = self._service.resolve(body.parameters.adapter_id)
-        return to_generation(body, base.generator.encode(body.inputs), adapter, base.max_model_len), adapter
+        ids = base.generator.encode(body.inputs)
+        return to_generation(body, ids, adapter, base.max_model_len, stream), adapter
 
     async def _generate(self, request: Request, body: LoraxRequest) -> tuple[dict[str, Any], dict[str, str]]:
         generator = self._service.base.generator
@@ -207,7 +208,7 @@ class LoraxRoutes:
             "finish_reason": generation.finish,
             "generated_tokens": len(generation.tokens),
             "seed": wanted.params.seed if wanted.params.sample else None,
-            "prefill": prefill if wanted.params.prompt_logprobs else [],
+            "prefill": prefill if wanted.params.prompt_logprobs_from else [],
             "tokens": [self._token_with_alternatives(event) for event in generation.tokens],
         }
 

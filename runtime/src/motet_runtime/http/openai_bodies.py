@@ -14,6 +14,7 @@ from motet_api.identity import AdapterId
 from motet_runtime.engine.sequence import SamplingParams
 from motet_runtime.errors import RequestError
 from motet_runtime.generation import GenerationRequest
+from motet_runtime.http.formats import grammar_of
 from motet_runtime.http.lorax_bodies import MAX_ALTERNATIVES, MAX_SEED, MAX_STOP_SEQUENCES, fit
 
 DEFAULT_MAX_TOKENS: Final = 16
@@ -95,7 +96,6 @@ def check_supported(body: CompletionRequest | ChatRequest) -> None:
     """
     unsupported: Mapping[str, Any] = {
         "logit_bias": body.logit_bias,
-        "response_format": (body.response_format or {}).get("type", "text") != "text",
         "suffix": getattr(body, "suffix", None),
         "tools": getattr(body, "tools", None),
     }
@@ -152,8 +152,12 @@ def to_generation(
             presence_penalty=body.presence_penalty,
             ignore_eos=body.ignore_eos,
             alternatives=alternatives,
-            prompt_logprobs=isinstance(body, CompletionRequest) and body.echo and body.logprobs is not None,
+            logprobs=bool(body.logprobs) if isinstance(body, ChatRequest) else body.logprobs is not None,
+            prompt_logprobs_from=1
+            if isinstance(body, CompletionRequest) and body.echo and body.logprobs is not None
+            else None,
         ),
         stop=stop_strings(body),
         adapter=adapter,
+        grammar=grammar_of(body.response_format),
     )
