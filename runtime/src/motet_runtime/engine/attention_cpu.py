@@ -14,7 +14,6 @@ Everything is computed in float32, whatever type the model has.
 from collections import defaultdict
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
-from os.path import commonpath
 from typing import Any, Final
 
 import numpy as np
@@ -114,7 +113,7 @@ class CpuAttention:
             if len(members) < 2:
                 continue
             pasts = [list(step.rows[index].blocks[: step.rows[index].start // size]) for index in members]
-            prefix = commonpath([min(pasts), max(pasts)])
+            prefix = _common(min(pasts), max(pasts))
             tokens = len(prefix) * size
             if tokens < _WORTH_SHARING:
                 continue
@@ -217,6 +216,12 @@ class CpuAttention:
                 enable_gqa=True,
             )
             out[span] = attended[0].transpose(0, 1)
+
+
+def _common(one: list[int], other: list[int]) -> list[int]:
+    """The common beginning of two lists; of the least and the greatest of many, it is that of all."""
+    length = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    return one[: min(len(one), len(other)) if length is None else length]
 
 
 def _equal_chunks(rows: Rows[PackedRow]) -> list[tuple[int, int, int]]:
