@@ -223,7 +223,7 @@ def _attend_kernel(
         v = tl.load(value_cache + cell, mask=in_keys, other=0.0)
         scores = dot(q, tl.trans(k)) * scale_log2
         seen = (column[None, :] <= position[:, None]) & (column[None, :] > position[:, None] - window)
-        scores = tl.where(seen & held[None, :], scores, float("-inf"))
+        scores = tl.where(seen, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A row that has seen no key yet: the difference of two infinities is no number.
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
