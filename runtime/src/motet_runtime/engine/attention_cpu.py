@@ -4,7 +4,7 @@ Keys and values of a layer lie as (kv_heads, slots, head_dim), so that neighbour
 to four parts, whose results are put together by their log-sum-exp (as in FlashAttention, arXiv 2205.14135):
 
 - decode rows: our own kernel, which reads every block where it lies;
-- a chunk's own tokens: torch's flash attention, causal, straight from the step's keys; chunks of equal length in one call;
+- a chunk's own tokens: torch's flash attention, causal, straight from the step; chunks of one length in one call;
 - what came before a chunk: flash attention without a mask over its runs of neighbouring blocks;
 - a prefix that several rows share (one transcript, many indicators): once for the queries of all of them.
 

@@ -1,5 +1,5 @@
-"""The engine's own inner loops on a CPU, compiled by numba: attention of decode rows over paged keys and values, and the
-low-rank products of many adapters.
+"""The engine's own inner loops on a CPU, compiled by numba: attention of decode rows over paged keys and values, and
+the low-rank products of many adapters.
 
 Both are bound by memory, so both read each key, value and adapter weight once, where it lies: a batched product in
 torch would first gather them into a padded copy, which costs more than the product (bench/kernels.py has the figures).
@@ -48,8 +48,8 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
         5.0000001201e-1,
     )
 )
-"""Cephes' expf: exp(x) = 2^k * exp(r), with a polynomial for r in +-ln(2)/2. The C library's is called once a number and
-would take a third of the whole; this one the compiler turns into vector code."""
+"""Cephes' expf: exp(x) = 2^k * exp(r), with a polynomial for r in +-ln(2)/2. The C library's is called once a number
+and would take a third of the whole; this one the compiler turns into vector code."""
 _ZERO: Final = _f32(0)
 _ONE: Final = _f32(1)
 
@@ -78,7 +78,7 @@ def _exponentials(scores, count, bits, powers):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def attend_rows(head_dim: int) -> Callable[..., None]:
+def attend_rows(head_dim: int) -> Callable[..., None]:  # noqa: PLR0915 - a kernel cannot call out of its loops for free
     """The kernel for one head size, which as a constant makes it a third faster.
 
     Its arguments: query (rows, heads, head_dim); keys and values (kv_heads, slots, head_dim); tables (rows, blocks)
@@ -88,7 +88,9 @@ def attend_rows(head_dim: int) -> Callable[..., None]:
     dim = head_dim
 
     @_jit()
-    def attend(query, keys, values, tables, begin, end, block_size, scale, out, lse):  # type: ignore[no-untyped-def]
+    def attend(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+        query, keys, values, tables, begin, end, block_size, scale, out, lse
+    ):
         rows, heads, _ = query.shape
         kv_heads = keys.shape[0]
         group = heads // kv_heads

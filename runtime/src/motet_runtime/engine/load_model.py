@@ -68,7 +68,7 @@ def load_model(folder: Path, dtype: DType, options: EngineOptions, stage: Callab
     block_bytes = 2 * config.num_hidden_layers * kv_heads * head_dim * options.block_size * itemsize
     blocks = _kv_blocks(options, config.max_position_embeddings, block_bytes, device)
     attention: AttentionBackend = _attention(
-        device, config.num_hidden_layers, kv_heads, head_dim, blocks, options.block_size, model.dtype
+        device, config.num_hidden_layers, (heads, kv_heads, head_dim), (blocks, options.block_size), model.dtype
     )
     runner = ModelRunner(model, shapes, stacks, attention, device)
     _log.info("memory", extra={"kv_bytes": blocks * block_bytes, "kv_blocks": blocks, "adapter_rows": rows})
@@ -108,19 +108,19 @@ def _read(folder: Path, dtype: DType, device: torch.device) -> Any:
 def _attention(
     device: torch.device,
     layers: int,
-    kv_heads: int,
-    head_dim: int,
-    blocks: int,
-    block_size: int,
+    heads: tuple[int, int, int],
+    blocks: tuple[int, int],
     dtype: torch.dtype,
 ) -> AttentionBackend:
+    """`heads`: of queries, of keys, and their size; `blocks`: how many, of how many tokens."""
+    query_heads, kv_heads, head_dim = heads
     if device.type == "cuda":
         from motet_runtime.engine.attention_cuda import CudaAttention
 
-        return CudaAttention(layers, kv_heads, head_dim, blocks, block_size, dtype, device)
+        return CudaAttention(layers, kv_heads, head_dim, *blocks, query_heads // kv_heads, dtype, device)
     from motet_runtime.engine.attention_cpu import CpuAttention
 
-    return CpuAttention(layers, kv_heads, head_dim, blocks, block_size)
+    return CpuAttention(layers, kv_heads, head_dim, *blocks)
 
 
 def _adapter_rows(options: EngineOptions, shapes: LinearShapes, dtype: torch.dtype, device: torch.device) -> int:
@@ -153,4 +153,4 @@ def _kv_blocks(options: EngineOptions, positions: int, block_bytes: int, device:
 
 
 def _memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else usable_memory()
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else usable_memory()

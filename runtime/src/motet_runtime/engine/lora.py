@@ -5,7 +5,7 @@ scaled and transposed. An adapter is a run of neighbouring rows (`slots.py`), a 
 allocated when an adapter comes or goes: its rows are copied in beside the running batch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,22 +31,32 @@ class LoraStacks:
         KeyError: (write) a module is unknown.
     """
 
-    def __init__(self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+    def __init__(
+        self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device, triton: bool | None = None
+    ) -> None:
+        self._triton = device.type == "cuda" if triton is None else triton
         # The CPU's kernel computes in float32; there the stacks are written to only where adapters lie, so memory that
         # no adapter needs is not taken from the machine.
-        kept = dtype if self._cuda else torch.float32
+        kept = dtype if self._triton else torch.float32
         self._index = {name: index for index, name in enumerate(shapes)}
         self._a = [torch.empty((rows, width), dtype=kept, device=device) for _, width in shapes.values()]
         self._b = [torch.empty((rows, height), dtype=kept, device=device) for height, _ in shapes.values()]
         self._ranks = np.zeros((len(shapes), rows), np.int32)
         self._device = device
-        self._active = [False] * len(shapes)
+        self._most = [0] * len(shapes)
         self._segments: Any = None
-        if not self._cuda:
+        self._product: Any
+        self._add: Callable[[int, torch.Tensor, torch.Tensor], None]
+        if self._triton:
+            from motet_runtime.engine import lora_triton
+
+            self._lay_out, self._product = lora_triton.lay_out, lora_triton.add_low_rank
+            self._add = self._add_by_triton
+        else:
             from motet_runtime.engine import kernels_cpu
 
-            self._kernel = kernels_cpu.add_low_rank
+            self._product = kernels_cpu.add_low_rank
+            self._add = self._add_on_cpu
 
     @staticmethod
     def bytes_per_row(shapes: LinearShapes, dtype: torch.dtype, device: torch.device) -> int:
@@ -71,35 +81,40 @@ class LoraStacks:
         """Set the step's segments, once for all modules."""
         listed = list(segments)
         if not listed:
-            self._active = [False] * len(self._a)
+            self._most = [0] * len(self._a)
             return
         row, first, count = (
             np.array([getattr(one, name) for one in listed], np.int32) for name in ("row", "first", "count")
         )
-        ranks = self._ranks[:, row]
-        self._active = [bool(rank) for rank in ranks.any(axis=1)]
-        if self._cuda:
-            on_device = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (first, count, row))
-            self._segments = (*on_device, torch.from_numpy(ranks).to(self._device, non_blocking=True), count.tolist())
+        ranks = np.ascontiguousarray(self._ranks[:, row])
+        self._most = [int(most) for most in ranks.max(axis=1)]
+        if self._triton:
+            on_device = [self._on_device(part) for part in (first, count, row, ranks)]
+            self._segments = (*on_device, self._lay_out([one.count for one in listed], self._device))
         else:
-            self._segments = (first, count, row, np.ascontiguousarray(ranks))
+            self._segments = (first, count, row, ranks)
 
     def add(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add every token's low-rank product of module `index` for inputs x (1, tokens, in) to y (1, tokens, out)."""
-        if not self._active[index]:
-            return
-        a, b = self._a[index], self._b[index]
-        if self._cuda:
-            from motet_runtime.engine import lora_triton
+        if self._most[index]:
+            self._add(index, x[0], y[0])
 
-            first, count, row, ranks, counts = self._segments
-            lora_triton.add_low_rank(x[0], y[0], a, b, first, count, row, ranks[index], counts)
-            return
+    def _add_by_triton(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        first, count, row, ranks, tiles = self._segments
+        a, b = self._a[index], self._b[index]
+        self._product(x, y, a, b, first, count, row, ranks[index], self._most[index], tiles)
+
+    def _add_on_cpu(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
         first, count, row, ranks = self._segments
-        inputs = x[0] if x.dtype == torch.float32 else x[0].float()
-        outputs = y[0] if y.dtype == torch.float32 else torch.zeros(y.shape[1:])
-        self._kernel(
-            inputs.contiguous().numpy(), outputs.numpy(), a.numpy(), b.numpy(), first, count, row, ranks[index]
-        )
-        if y.dtype != torch.float32:
-            y[0] += outputs.to(y.dtype)
+        a, b = self._a[index].numpy(), self._b[index].numpy()
+        if y.dtype == torch.float32:
+            self._product(x.contiguous().numpy(), y.numpy(), a, b, first, count, row, ranks[index])
+            return
+        products = torch.zeros(y.shape)
+        self._product(x.float().contiguous().numpy(), products.numpy(), a, b, first, count, row, ranks[index])
+        y += products.to(y.dtype)
+
+    def _on_device(self, array: Any) -> torch.Tensor:
+        host = torch.from_numpy(array)
+        # A copy from memory that is not pinned waits until it is done.
+        return host.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else host

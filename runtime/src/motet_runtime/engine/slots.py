@@ -25,8 +25,8 @@ def bucket(rank: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One adapter's place: rows `row` to `row + rows`. `ready` once its weights are there; `unwanted` if its adapter was
-    removed while they were being copied.
+    """One adapter's place: rows `row` to `row + rows`. `ready` once its weights are there; `unwanted` if its adapter
+    was removed while they were being copied.
     """
 
     digest: Digest
