@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from lorax import AsyncClient, Client
-from lorax.errors import NotFoundError, UnprocessableEntityError, ValidationError
+from lorax.errors import NotFoundError, ValidationError
 from lorax.types import Response, StreamResponse
 
 PROMPT = "Where is my parcel? Où est mon colis?"
@@ -58,14 +58,28 @@ def check_details(client: Client, options: dict[str, Any]) -> None:
     assert full == PROMPT + response.generated_text, full
 
 
+def check_form(client: Client, options: dict[str, Any]) -> None:
+    """Answers that follow a schema, whole and streamed."""
+    schema = {
+        "type": "object",
+        "properties": {"topic": {"enum": ["parcel", "bill"]}},
+        "required": ["topic"],
+        "additionalProperties": False,
+    }
+    wanted = options | {"max_new_tokens": 200, "response_format": {"type": "json_object", "schema": schema}}
+    text = client.generate(PROMPT, **wanted).generated_text
+    assert json.loads(text)["topic"] in ("parcel", "bill"), text
+    assert list(client.generate_stream(PROMPT, **wanted))[-1].generated_text == text
+
+
 def check_errors(client: Client, adapter: str) -> None:
     """Errors arrive as the client's own exceptions, with their message."""
     cases: list[tuple[type[Exception], dict[str, Any]]] = [
         (NotFoundError, {"adapter_id": "nobody-has-this"}),
         (ValidationError, {"adapter_id": adapter, "max_new_tokens": 10**8}),
         (
-            UnprocessableEntityError,
-            {"adapter_id": adapter, "response_format": {"type": "json_object", "schema": {"type": "object"}}},
+            ValidationError,
+            {"adapter_id": adapter, "response_format": {"type": "json_object", "schema": {"type": "no such"}}},
         ),
     ]
     for kind, options in cases:
@@ -91,6 +105,7 @@ def main() -> None:
         check_stream(list(client.generate_stream(PROMPT, **options)), texts[-1])
         asyncio.run(check_async(AsyncClient(url, headers=headers), options, texts[-1]))
         check_details(client, options)
+        check_form(client, options)
     assert texts[0] != texts[1], f"the adapter answers as the base does: {texts[0]!r}"
     check_errors(client, adapter)
     print(json.dumps({"prompt": PROMPT, "tokens": TOKENS, "base": texts[0], "adapter": texts[1]}))

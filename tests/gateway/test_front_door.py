@@ -53,6 +53,11 @@ async def test_routes_names_and_headers(opening: Opening, tmp_path: Path) -> Non
         assert len(headers[REQUEST_ID_HEADER]) == 32
         assert "authorization" not in door.pods[0].headers[-1], "credentials are not the pods' business"
 
+        judged = {"model": "churn@v2", "input": "x", "labels": ["yes", "no"]}
+        status, body, headers = await door.post("/v1/classify", judged)
+        assert (status, body["asked"], headers[ADAPTER_VERSION_HEADER]) == (200, "churn@v2", "v2")
+        assert door.pods[0].bodies[-1] == judged
+
         for path in ("/", "/generate", "/generate_stream", "/invocations"):
             sent = {"inputs": "x", "parameters": {"adapter_id": "churn@v1", "max_new_tokens": 3}}
             status, body, headers = await door.post(path, sent)

@@ -82,6 +82,7 @@ def runtime_process(model: Path, tmp_path: Path, *options: str) -> Iterator[Runt
     log = tmp_path / "runtime.log"
     command = [sys.executable, "-m", "motet_runtime", "serve", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--port", str(ports[0]), "--admin-port", str(ports[1]), "--pod-name", "pod-0", "--threads", "1"]
+    command += ["--adapter-cache", str(tmp_path / "adapter-cache")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with log.open("wb") as out:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=out, env=environment)

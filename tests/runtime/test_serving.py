@@ -119,12 +119,6 @@ BAD_BODIES: list[tuple[str, Any, int, str]] = [
     ("/generate", {"inputs": "x", "parameters": {"stop": ["a", "b", "c", "d", "e"]}}, 422, "`stop` supports up to 4"),
     ("/generate", {"inputs": "x", "parameters": {"merged_adapters": {"ids": ["a"]}}}, 422, "`merged_adapters`"),
     ("/generate", {"inputs": "x", "parameters": {"watermark": True}}, 422, "`watermark`"),
-    (
-        "/generate",
-        {"inputs": "x", "parameters": {"response_format": {"type": "json_object"}}},
-        422,
-        "`response_format`",
-    ),
     ("/generate", {"inputs": 7}, 422, "inputs"),
     ("/generate", b"{", 422, "Invalid JSON"),
     ("/generate_stream", {"inputs": "x", "parameters": {"decoder_input_details": True}}, 422, "streaming"),

@@ -31,12 +31,13 @@ class OpenAIRoutes:
         return [
             Route("/v1/completions", self.complete, methods=["POST"]),
             Route("/v1/chat/completions", self.complete, methods=["POST"]),
+            Route("/v1/classify", self.complete, methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{name:path}", self.model, methods=["GET"]),
         ]
 
     async def complete(self, request: Request) -> Forwarded:
-        """A completion or a chat completion, streaming or not: the pod tells from the path and the body."""
+        """A completion, streaming or not, or a classification: the pod tells from the path and the body."""
         exchange = exchange_of(request.scope)
         body = parse_body(exchange.take_body())
         where = asked(request, text_field(body, "model"), body.get("user"))

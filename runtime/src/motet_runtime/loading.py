@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from motet_api.identity import AdapterId
+from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter
 from motet_runtime.adapters.artifact import Artifact, VerifiedAdapter, verify
+from motet_runtime.adapters.flat_file import FlatAdapter
 from motet_runtime.adapters.library import AdapterLibrary
 from motet_runtime.adapters.sources import local_path, opened
 from motet_runtime.engine.pace import Pace
@@ -119,8 +120,8 @@ class EngineHost:
         """Free an adapter's weights."""
         assert self._library is not None
         assert self._engine is not None
-        self._sources.pop(adapter, None)
         digest = self._library.remove(adapter)
+        self._sources.pop(adapter, None)
         if digest is not None:
             scheduler, runner = self._engine.scheduler, self._runner
 
@@ -149,12 +150,29 @@ class EngineHost:
         try:
             weights = self._library.weights(digest)
         except FileNotFoundError:
-            # The disk had to give it up: from its source again, which must still be what was verified.
-            desired = self._sources[load.adapter.id].model_copy(update={"digest": digest})
-            self._library.restore(asyncio.run(self._fetch(desired)))
-            weights = self._library.weights(digest)
+            weights = self._restored(self._library, digest)
         head = weights.head and (weights.head.weight, weights.head.bias)
         self._runner.write_adapter(digest, load.row, weights.modules, head)
+
+    def _restored(self, library: AdapterLibrary, digest: Digest) -> FlatAdapter:
+        """What the disk had to give up, from its source again, which must still be what was verified.
+
+        Raises:
+            AdapterError: no source has it any more.
+        """
+        failure = f"{digest} is loaded no more"
+        same = [adapter.id for adapter in list(library.adapters.values()) if adapter.digest == digest]
+        for desired in filter(None, map(self._sources.get, same)):
+            _log.info("adapter is fetched again", extra={"adapter": desired.id, "uri": desired.uri})
+            try:
+                return library.restore(asyncio.run(self._fetch(desired.model_copy(update={"digest": digest}))))
+            except (AdapterError, OSError) as error:
+                text = error.message if isinstance(error, AdapterError) else str(error)
+                failure = (
+                    f"its file had to leave the local disk, and {desired.uri} does not have what was loaded from it "
+                    f"any more ({text}): put it back, or give it as a new version"
+                )
+        raise AdapterError(AdapterReason.FETCH_FAILED, failure)
 
     async def _between_steps(self, command: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -202,14 +220,19 @@ class EngineHost:
             self._observe_step,
             self._metrics.step_failures.inc,
         )
+        self._metrics.follow(self._engine.gauges)
         longest = min(settings.engine.max_tokens or runner.max_positions, runner.max_positions)
+        room = loaded.budgets.blocks * loaded.budgets.block_size
+        if room < longest:
+            message = "--kv-memory holds %d tokens: longer requests are refused, though the model allows %d"
+            _log.warning(message, room, longest)
         return Base(
             generator=Generator(self._engine, tokenizer, self._library.adapters, runner.vocabulary),
             engine=self._engine,
             dtype=str(runner.dtype).removeprefix("torch."),
             device=runner.device.type,
             # An answer can be no longer than the KV cache, whatever the model allows.
-            max_model_len=min(longest, loaded.budgets.blocks * loaded.budgets.block_size),
+            max_model_len=min(longest, room),
         )
 
     def _count_failure(self, reason: AdapterReason) -> None:

@@ -1,8 +1,10 @@
 """The runtime's metrics: names and labels in one place, on an injected registry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from motet_api.identity import AdapterId
 from motet_runtime.engine.thread import EngineGauges
@@ -52,45 +54,18 @@ class RuntimeMetrics:
             "motet_runtime_adapter_load_failures", "Adapters that could not be loaded.", ["reason"], registry=registry
         )
         self.adapters_resident = Gauge("motet_runtime_adapters_resident", "Adapters that serve.", registry=registry)
-        self.kv_blocks = Gauge(
-            "motet_runtime_kv_blocks", "Blocks of keys and values, by use.", ["use"], registry=registry
-        )
-        self.prefix_tokens = Gauge(
-            "motet_runtime_prefix_tokens",
-            "Prompt tokens since the start, by whether the prefix cache had them; hit / (hit + miss) is its hit rate.",
-            ["cache"],
-            registry=registry,
-        )
-        self.preemptions = Gauge(
-            "motet_runtime_preemptions", "Sequences put back for want of blocks since the start.", registry=registry
-        )
-        self.slots_used = Gauge("motet_runtime_adapter_slots_used", "Adapters in slots.", registry=registry)
-        self.slot_changes = Gauge(
-            "motet_runtime_adapter_slot_changes",
-            "Copies into slots and evictions since the start.",
-            ["change"],
-            registry=registry,
-        )
         self.startup_seconds = Gauge(
             "motet_runtime_startup_seconds",
             "Seconds from process start to the end of a stage.",
             ["stage"],
             registry=registry,
         )
-        # vLLM's names, so that what routes or scales by them can do so here too.
-        self.running = Gauge("vllm:num_requests_running", "Requests in the batch.", registry=registry)
-        self.waiting = Gauge("vllm:num_requests_waiting", "Requests that wait for a place in it.", registry=registry)
+        self._engine = _EngineCollector()
+        registry.register(self._engine)
 
-    def set_engine(self, gauges: EngineGauges) -> None:
-        """Take over what the engine says of itself."""
-        self.kv_blocks.labels("held").set(gauges.kv_blocks_held)
-        self.kv_blocks.labels("available").set(gauges.kv_blocks - gauges.kv_blocks_held)
-        self.prefix_tokens.labels("hit").set(gauges.prefix_hit_tokens)
-        self.prefix_tokens.labels("miss").set(gauges.prefix_tokens - gauges.prefix_hit_tokens)
-        self.preemptions.set(gauges.preemptions)
-        self.slots_used.set(gauges.slots_used)
-        self.slot_changes.labels("load").set(gauges.slot_loads)
-        self.slot_changes.labels("eviction").set(gauges.slot_evictions)
+    def follow(self, gauges: EngineGauges) -> None:
+        """From now on, report what the engine says of itself; before, it has done nothing."""
+        self._engine.gauges = gauges
 
     def forget_adapters(self, resident: Iterable[AdapterId]) -> None:
         """Drop the series of adapters that are gone, so that versions do not pile up."""
@@ -99,3 +74,53 @@ class RuntimeMetrics:
             for metric in counter.collect():
                 for adapter in {sample.labels["adapter"] for sample in metric.samples} - keep:
                     counter.remove(adapter)
+
+
+class _EngineCollector(Collector):
+    """Reads the engine's own counts when somebody asks."""
+
+    def __init__(self) -> None:
+        self.gauges = EngineGauges()
+        self._misses = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """One family each."""
+        gauges = self.gauges
+        blocks = {"held": gauges.kv_blocks_held, "available": gauges.kv_blocks - gauges.kv_blocks_held}
+        yield _by("use", GaugeMetricFamily, "motet_runtime_kv_blocks", "Blocks of keys and values, by use.", blocks)
+        # The two counts are read at two moments; a counter must not go back.
+        self._misses = max(self._misses, gauges.prefix_tokens - gauges.prefix_hit_tokens)
+        yield _by(
+            "cache",
+            CounterMetricFamily,
+            "motet_runtime_prefix_tokens",
+            "Prompt tokens, by whether the prefix cache had them; hit / (hit + miss) is its hit rate.",
+            {"hit": gauges.prefix_hit_tokens, "miss": self._misses},
+        )
+        yield CounterMetricFamily(
+            "motet_runtime_preemptions", "Sequences put back for want of blocks.", gauges.preemptions
+        )
+        yield GaugeMetricFamily("motet_runtime_adapter_slots_used", "Adapters in slots.", gauges.slots_used)
+        yield _by(
+            "change",
+            CounterMetricFamily,
+            "motet_runtime_adapter_slot_changes",
+            "Adapters copied into slots, and evicted from them for others.",
+            {"load": gauges.slot_loads, "eviction": gauges.slot_evictions},
+        )
+        # vLLM's names, so that what routes or scales by them can do so here too.
+        yield GaugeMetricFamily("vllm:num_requests_running", "Requests in the batch.", gauges.running)
+        yield GaugeMetricFamily("vllm:num_requests_waiting", "Requests that wait for a place in it.", gauges.waiting)
+
+
+def _by(
+    label: str,
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    text: str,
+    values: dict[str, int],
+) -> Metric:
+    family = kind(name, text, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family

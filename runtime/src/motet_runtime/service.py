@@ -42,11 +42,6 @@ class Service:
         self._base = base
 
     @property
-    def base_known(self) -> bool:
-        """Whether the base is loaded."""
-        return self._base is not None
-
-    @property
     def base(self) -> Base:
         """The base.
 

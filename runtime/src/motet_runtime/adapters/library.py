@@ -60,11 +60,14 @@ class AdapterLibrary:
             self._adapters[adapter_id] = adapter
         return adapter
 
-    def restore(self, verified: VerifiedAdapter) -> None:
-        """Write a file anew that the disk had to give up."""
-        with self._lock:
-            keep = {adapter.digest for adapter in self._adapters.values()}
-        self._put(verified.artifact.digest, self._store.write(verified, keep))
+    def restore(self, verified: VerifiedAdapter) -> FlatAdapter:
+        """Write an adapter's file, for which others' may have to go, unless it is there; returns the weights.
+
+        Raises:
+            AdapterError: a weight is not finite in the base's type.
+            OSError: the disk is full, or cannot be written.
+        """
+        return self._put(verified.artifact.digest, self._store.write(verified))
 
     def weights(self, digest: Digest) -> FlatAdapter:
         """An adapter's weights, from host memory or from disk.

@@ -16,9 +16,9 @@ def grammar_of(response_format: dict[str, Any] | None) -> GrammarSpec | None:
     Raises:
         RequestError: the type is unknown, or its schema or expression is missing.
     """
-    kind = (response_format or {}).get("type", "text")
-    if response_format is None or kind == "text":
+    if response_format is None or response_format.get("type") == "text":
         return None
+    kind = response_format.get("type")
     nested = response_format.get("json_schema")
     schema = response_format.get("schema") or (nested.get("schema") if isinstance(nested, dict) else None)
     if kind == "regex" and isinstance(response_format.get("regex"), str):

@@ -1,6 +1,8 @@
 """`/v1/classify` and `/v1/panels`: probabilities of labels, by one adapter or by many over one input."""
 
-from contextlib import ExitStack
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +12,7 @@ from starlette.routing import Route
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
-from motet_runtime.classification import LabelRequest, LabelScores, label_tokens, score_labels
+from motet_runtime.classification import LabelRequest, LabelScores, PromptReader, score_labels
 from motet_runtime.errors import RequestError
 from motet_runtime.http.answers import Json, parse_body
 from motet_runtime.http.headers import served_by
@@ -67,8 +69,13 @@ class JudgingRoutes:
         body = await parse_body(request, ClassifyRequest)
         adapter = self._service.resolve(body.model)
         inputs = [body.input] if isinstance(body.input, str) else body.input
-        wanted = [self._request(text, "", adapter, body.labels) for text in inputs]
-        scores = await self._judged(request, wanted)
+        reader = PromptReader(self._service.base.generator)
+        wanted = []
+        with self._holding({adapter}):
+            for text in inputs:
+                wanted.append(self._read(reader, text, "", adapter, body.labels, ("input", "labels")))
+                await asyncio.sleep(0)  # a list may be long: others get their turn
+            scores = await self._judged(request, wanted)
         data = [{"index": index} | _judgement(body.labels, one) for index, one in enumerate(scores)]
         answer = {"object": "list", "model": body.model, "data": data, "usage": _usage(wanted, scores)}
         return Json(answer, headers=served_by(self._service.settings, adapter))
@@ -77,11 +84,14 @@ class JudgingRoutes:
         """Label probabilities of one input by many adapters; what they share of it is computed once."""
         body = await parse_body(request, PanelRequest)
         adapters = [self._service.resolve(member.model) for member in body.members]
-        wanted = [
-            self._request(body.input, member.prompt, adapter, member.labels)
-            for member, adapter in zip(body.members, adapters, strict=True)
-        ]
-        scores = await self._judged(request, wanted)
+        reader = PromptReader(self._service.base.generator)
+        with self._holding(adapters):
+            wanted = []
+            for index, (member, adapter) in enumerate(zip(body.members, adapters, strict=True)):
+                fields = (f"members.{index}.prompt", f"members.{index}.labels")
+                wanted.append(self._read(reader, body.input, member.prompt, adapter, member.labels, fields))
+                await asyncio.sleep(0)
+            scores = await self._judged(request, wanted)
         data = [
             {"index": index, "model": member.model, "adapter": adapter} | _judgement(member.labels, one)
             for index, (member, adapter, one) in enumerate(zip(body.members, adapters, scores, strict=True))
@@ -89,27 +99,39 @@ class JudgingRoutes:
         answer = {"object": "panel", "data": data, "usage": _usage(wanted, scores)}
         return Json(answer, headers=served_by(self._service.settings, None))
 
-    def _request(self, text: str, suffix: str, adapter: AdapterId | None, labels: list[str]) -> LabelRequest:
-        base = self._service.base
-        # Apart, so that the shared input has the same tokens whatever follows it.
-        ids = base.generator.encode(text) + (base.generator.encode(suffix, False) if suffix else [])
-        tokens = tuple(label_tokens(base.generator, text + suffix, ids, label) for label in labels)
-        longest = len(ids) + max(map(len, tokens), default=1)
-        if not ids or longest > base.max_model_len:
-            message = (
-                f"input and label must have 1 to {base.max_model_len} tokens; given are {longest}: shorten the input"
-            )
-            raise RequestError(ErrorCode.INVALID_REQUEST, message, "input")
-        return LabelRequest(tuple(ids), adapter, tokens)
+    @contextmanager
+    def _holding(self, adapters: Iterable[AdapterId | None]) -> Iterator[None]:
+        """Count as in flight, and keep the adapters resident."""
+        with self._service.lifecycle.request(), ExitStack() as held:
+            for adapter in set(adapters):
+                held.enter_context(self._service.residency.use(adapter))
+            yield
+
+    def _read(
+        self,
+        reader: PromptReader,
+        text: str,
+        suffix: str,
+        adapter: AdapterId | None,
+        labels: list[str],
+        fields: tuple[str, str],
+    ) -> LabelRequest:
+        prompt_field, labels_field = fields
+        if len(set(labels)) < len(labels):
+            message = f"{labels_field}: a label is listed twice: list each once"
+            raise RequestError(ErrorCode.INVALID_REQUEST, message, labels_field)
+        tokens = tuple(reader.label(text, suffix, label, labels_field) for label in labels)
+        wanted = LabelRequest(reader.prompt(text, suffix), adapter, tokens, prompt_field, labels_field)
+        limit = self._service.base.max_model_len
+        if not wanted.prompt or wanted.longest > limit:
+            message = f"{prompt_field}: prompt and label must have 1 to {limit} tokens; given are {wanted.longest}"
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"{message}: shorten them", prompt_field)
+        return wanted
 
     async def _judged(self, request: Request, wanted: list[LabelRequest]) -> list[LabelScores]:
-        service = self._service
-        with service.lifecycle.request(), ExitStack() as held:
-            for adapter in {one.adapter for one in wanted}:
-                held.enter_context(service.residency.use(adapter))
-            scores = await unless_client_leaves(request, score_labels(service.base.generator, wanted))
+        scores = await unless_client_leaves(request, score_labels(self._service.base.generator, wanted))
         for one in wanted:
-            service.metrics.prompt_tokens.labels(one.adapter or "").inc(len(one.prompt))
+            self._service.metrics.prompt_tokens.labels(one.adapter or "").inc(len(one.prompt))
         return scores
 
 

@@ -19,12 +19,14 @@ MAX_STOP_SEQUENCES: Final = 4
 MAX_BEST_OF: Final = 2
 MAX_ALTERNATIVES: Final = 20
 MAX_SEED: Final = 2**63 - 1
+MAX_TOP_K: Final = 2**31 - 1
+"""More is no vocabulary, and a number that does not fit the step's tensor would end the whole step."""
 
 
 class LoraxParameters(BaseModel):
     """`parameters` of a LoRAX request. Ranges are checked in `check`, in LoRAX's own words."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     adapter_id: str | None = None
     adapter_source: str | None = None
@@ -96,7 +98,11 @@ def check(body: LoraxRequest, stream: bool) -> None:
         (_penalty(p.presence_penalty), "presence_penalty", "`presence_penalty` must be >= -2.0 and <= 2.0"),
         (p.top_p is None or 0 < p.top_p <= 1, "top_p", "`top_p` must be > 0.0 and <= 1.0"),
         (p.typical_p is None or 0 < p.typical_p < 1, "typical_p", "`typical_p` must be > 0.0 and < 1.0"),
-        (_positive(p.top_k), "top_k", "`top_k` must be strictly positive"),
+        (
+            p.top_k is None or 0 < p.top_k <= MAX_TOP_K,
+            "top_k",
+            f"`top_k` must be strictly positive and at most {MAX_TOP_K}",
+        ),
         (
             p.return_k_alternatives is None or 0 < p.return_k_alternatives <= MAX_ALTERNATIVES,
             "return_k_alternatives",
@@ -153,7 +159,7 @@ def to_generation(
             presence_penalty=p.presence_penalty or 0.0,
             ignore_eos=p.ignore_eos_token,
             alternatives=p.return_k_alternatives or 0,
-            logprobs=stream or p.details or (p.best_of or 1) > 1,
+            logprobs=stream or p.details or p.decoder_input_details or (p.best_of or 1) > 1,
             prompt_logprobs_from=1 if p.decoder_input_details else None,
         ),
         stop=tuple(p.stop),
@@ -162,23 +168,24 @@ def to_generation(
     )
 
 
-def fit(prompt: int, new_tokens: int | None, max_model_len: int, field: str) -> int:
-    """Tokens to generate: as asked, or all that the model has room for.
+def fit(prompt: int, new_tokens: int | None, max_model_len: int, field: str, prompt_field: str = "inputs") -> int:
+    """Tokens to generate: as asked, or all that the model has room for. The fields are what the caller calls them.
 
     Raises:
         RequestError: prompt and answer do not fit.
     """
     if prompt == 0:
-        raise RequestError(ErrorCode.INVALID_REQUEST, "Input validation error: the prompt has no tokens", "inputs")
+        message = f"Input validation error: `{prompt_field}` has no tokens"
+        raise RequestError(ErrorCode.INVALID_REQUEST, message, prompt_field)
     if prompt >= max_model_len:
-        message = f"`inputs` must have less than {max_model_len} tokens. Given: {prompt}"
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"Input validation error: {message}", "inputs")
+        message = f"`{prompt_field}` must have less than {max_model_len} tokens. Given: {prompt}"
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"Input validation error: {message}", prompt_field)
     if new_tokens is None:
         return max_model_len - prompt
     if prompt + new_tokens > max_model_len:
         message = (
-            f"`inputs` tokens + `{field}` must be <= {max_model_len}. "
-            f"Given: {prompt} `inputs` tokens and {new_tokens} `{field}`"
+            f"`{prompt_field}` tokens + `{field}` must be <= {max_model_len}. "
+            f"Given: {prompt} `{prompt_field}` tokens and {new_tokens} `{field}`"
         )
         raise RequestError(ErrorCode.INVALID_REQUEST, f"Input validation error: {message}", field)
     return new_tokens

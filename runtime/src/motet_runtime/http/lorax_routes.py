@@ -1,8 +1,7 @@
 """The LoRAX routes, so that `lorax-client` works unmodified."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -12,13 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from motet_api.identity import AdapterId
-from motet_runtime.engine.sequence import FinishReason
 from motet_runtime.errors import RequestError
 from motet_runtime.generation import Generation, GenerationRequest, TokenEvent
 from motet_runtime.http.answers import Json, error_body, parse_body, to_json
 from motet_runtime.http.headers import served_by
 from motet_runtime.http.lorax_bodies import LoraxRequest, TokenizeRequest, check, is_sampling, to_generation
-from motet_runtime.http.streaming import EventStream
+from motet_runtime.http.streaming import event_stream
 from motet_runtime.http.watching import unless_client_leaves
 from motet_runtime.service import Service
 
@@ -51,7 +49,7 @@ class LoraxRoutes:
         """One answer in a list, or a stream, as the body says."""
         body = await parse_body(request, LoraxRequest)
         if body.stream:
-            return self._stream(request, body)
+            return await self._stream(request, body)
         answer, headers = await self._generate(request, body)
         return Json([answer], headers=headers)
 
@@ -62,7 +60,7 @@ class LoraxRoutes:
 
     async def generate_stream(self, request: Request) -> Response:
         """Server-sent events."""
-        return self._stream(request, await parse_body(request, LoraxRequest))
+        return await self._stream(request, await parse_body(request, LoraxRequest))
 
     async def info(self, _: Request) -> Response:
         """What is served, in LoRAX's fields; only those that are true of this engine."""
@@ -112,8 +110,7 @@ class LoraxRoutes:
                 for n in range(best_of(body))
             ]
             with self._service.residency.use(adapter):
-                work = asyncio.gather(*(generator.generate(candidate) for candidate in candidates))
-                answers = await unless_client_leaves(request, work)
+                answers = await unless_client_leaves(request, generator.generate(candidates))
         ranked = sorted(zip(candidates, answers, strict=True), key=lambda pair: -_mean_logprob(pair[1]))
         self._count(adapter, wanted, sum(len(answer.tokens) for answer in answers))
         answer = self._answer(body, ranked)
@@ -143,14 +140,14 @@ class LoraxRoutes:
             "x-compute-type": self._service.base.device
         }
 
-    def _stream(self, request: Request, body: LoraxRequest) -> Response:
+    async def _stream(self, request: Request, body: LoraxRequest) -> Response:
         wanted, adapter = self._prepare(body, stream=True)
 
-        async def events() -> AsyncIterator[str]:
+        async def events(tokens: AsyncGenerator[TokenEvent]) -> AsyncGenerator[str]:
             count, text = 0, ""
             try:
-                async with aclosing(self._service.base.generator.stream(wanted)) as stream:
-                    async for event in stream:
+                async with aclosing(tokens):
+                    async for event in tokens:
                         count, text = count + 1, text + event.piece
                         yield f"data:{to_json(self._event(body, wanted, event, text, count))}\n\n"
                         if await request.is_disconnected():
@@ -160,13 +157,12 @@ class LoraxRoutes:
             finally:
                 self._count(adapter, wanted, count)
 
-        return EventStream(self._service, adapter, events())
+        return await event_stream(self._service, wanted, events)
 
     def _event(
         self, body: LoraxRequest, wanted: GenerationRequest, event: TokenEvent, text: str, count: int
     ) -> dict[str, Any]:
         final = event.finish is not None
-        stop = event.text if event.finish is FinishReason.STOP else ""
         details = {
             "finish_reason": event.finish,
             "prompt_tokens": len(wanted.prompt),
@@ -174,7 +170,7 @@ class LoraxRoutes:
             "skipped_tokens": 0,
             "seed": wanted.params.seed if wanted.params.sample else None,
         }
-        full = (body.inputs if body.parameters.return_full_text else "") + text + (stop if final else "")
+        full = (body.inputs if body.parameters.return_full_text else "") + text + event.stop_text
         return {
             "token": _token(event),
             "generated_text": full if final else None,

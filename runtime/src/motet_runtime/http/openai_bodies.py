@@ -15,7 +15,7 @@ from motet_runtime.engine.sequence import SamplingParams
 from motet_runtime.errors import RequestError
 from motet_runtime.generation import GenerationRequest
 from motet_runtime.http.formats import grammar_of
-from motet_runtime.http.lorax_bodies import MAX_ALTERNATIVES, MAX_SEED, MAX_STOP_SEQUENCES, fit
+from motet_runtime.http.lorax_bodies import MAX_ALTERNATIVES, MAX_SEED, MAX_STOP_SEQUENCES, MAX_TOP_K, fit
 
 DEFAULT_MAX_TOKENS: Final = 16
 MAX_PROMPTS: Final = 64
@@ -24,12 +24,12 @@ MAX_PROMPTS: Final = 64
 class _Common(BaseModel):
     """What completions and chat completions have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int | None, Field(ge=1)] = None
+    top_k: Annotated[int | None, Field(ge=1, le=MAX_TOP_K)] = None
     n: Annotated[int, Field(ge=1, le=16)] = 1
     stream: bool = False
     stop: str | list[str] | None = None
@@ -133,15 +133,15 @@ def to_generation(
         RequestError: prompt and answer do not fit the model.
     """
     if isinstance(body, ChatRequest):
-        max_tokens = body.max_completion_tokens or body.max_tokens
+        max_tokens, field = body.max_completion_tokens or body.max_tokens, "messages"
         alternatives = body.top_logprobs or 0
     else:
-        max_tokens, alternatives = body.max_tokens, body.logprobs or 0
+        max_tokens, field, alternatives = body.max_tokens, "prompt", body.logprobs or 0
     seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
     return GenerationRequest(
         prompt=tuple(ids),
         params=SamplingParams(
-            max_new_tokens=fit(len(ids), max_tokens, max_model_len, "max_tokens"),
+            max_new_tokens=fit(len(ids), max_tokens, max_model_len, "max_tokens", field),
             sample=body.temperature > 0,
             seed=(seed + choice) % MAX_SEED,
             temperature=body.temperature or 1.0,
@@ -160,4 +160,5 @@ def to_generation(
         stop=stop_strings(body),
         adapter=adapter,
         grammar=grammar_of(body.response_format),
+        field=field,
     )

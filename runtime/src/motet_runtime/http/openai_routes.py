@@ -1,9 +1,8 @@
 """The OpenAI routes: completions, chat completions, models."""
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import accumulate
 from typing import Any
@@ -21,7 +20,7 @@ from motet_runtime.generation import Generation, GenerationRequest, TokenEvent
 from motet_runtime.http.answers import Json, error_body, parse_body, to_json
 from motet_runtime.http.headers import served_by
 from motet_runtime.http.openai_bodies import ChatRequest, CompletionRequest, check_supported, to_generation
-from motet_runtime.http.streaming import EventStream
+from motet_runtime.http.streaming import event_stream
 from motet_runtime.http.watching import unless_client_leaves
 from motet_runtime.service import Service
 
@@ -82,11 +81,9 @@ class OpenAIRoutes:
         wanted = [to_generation(body, ids, adapter, limit, choice) for ids in prompts for choice in range(body.n)]
         head = _head(body)
         if body.stream:
-            return self._stream(request, body, wanted[0], adapter, head, texts[0])
-        generator = self._service.base.generator
+            return await self._stream(request, body, wanted[0], head, texts[0])
         with self._service.lifecycle.request(), self._service.residency.use(adapter):
-            work = asyncio.gather(*(generator.generate(one) for one in wanted))
-            answers = await unless_client_leaves(request, work)
+            answers = await unless_client_leaves(request, self._service.base.generator.generate(wanted))
         generated = sum(len(answer.tokens) for answer in answers)
         self._count(adapter, sum(map(len, prompts)), generated)
         choices = [
@@ -96,27 +93,26 @@ class OpenAIRoutes:
         usage = _usage(sum(map(len, prompts)), generated)
         return Json(head | {"choices": choices, "usage": usage}, headers=served_by(self._service.settings, adapter))
 
-    def _stream(
+    async def _stream(
         self,
         request: Request,
         body: CompletionRequest | ChatRequest,
         wanted: GenerationRequest,
-        adapter: AdapterId | None,
         head: dict[str, Any],
         prompt: str,
     ) -> Response:
         chat = isinstance(body, ChatRequest)
         head = head | {"object": "chat.completion.chunk"} if chat else head
 
-        async def events() -> AsyncIterator[str]:
+        async def events(tokens: AsyncGenerator[TokenEvent]) -> AsyncGenerator[str]:
             count, offset = 0, len(prompt) if isinstance(body, CompletionRequest) and body.echo else 0
             try:
                 if chat:
                     yield _sse(head | {"choices": [_delta(True, "", None, role=True)]})
                 elif isinstance(body, CompletionRequest) and body.echo:
                     yield _sse(head | {"choices": [_delta(False, prompt, None)]})
-                async with aclosing(self._service.base.generator.stream(wanted)) as stream:
-                    async for event in stream:
+                async with aclosing(tokens):
+                    async for event in tokens:
                         count += 1
                         choice = _delta(chat, event.piece, _finish(event.finish))
                         choice["logprobs"] = self._logprobs_of(body, [event], offset)
@@ -130,9 +126,9 @@ class OpenAIRoutes:
             except RequestError as error:
                 yield _sse(error_body("/v1/", error)[1])
             finally:
-                self._count(adapter, len(wanted.prompt), count)
+                self._count(wanted.adapter, len(wanted.prompt), count)
 
-        return EventStream(self._service, adapter, events())
+        return await event_stream(self._service, wanted, events)
 
     def _choice(
         self,

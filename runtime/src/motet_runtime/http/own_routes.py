@@ -88,11 +88,7 @@ class OwnRoutes:
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus text."""
-        metrics, report = self._service.metrics, self._service.report()
-        metrics.running.set(report.running)
-        metrics.waiting.set(report.waiting)
-        if self._service.base_known:
-            metrics.set_engine(self._service.base.engine.gauges)
+        metrics = self._service.metrics
         resident = self._service.residency.resident()
         metrics.adapters_resident.set(len(resident))
         metrics.forget_adapters(resident)
