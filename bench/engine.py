@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Measure]] = {
     "rank_m": (("rank_penalty",), wider),
     "panel_m": (("panel_speedup", "panel_cpu_s"), single.panel),
     "loading_m": (("load_ms", "peft_load_ms", "vllm_load_ms"), single.loading),
+    "gaps_m": (("gap_ratio",), single.gaps),
     "starting_m": (tuple(single.STARTS), single.starting),
 }
 """Group -> the figures that it can be asked for, and what measures them. A group's processes run side by side."""

@@ -1,4 +1,4 @@
-"""Benchmarks of one thing at a time: a panel over one transcript, loading an adapter, starting up."""
+"""Benchmarks of one thing at a time: a panel over one transcript, loading, gaps beside a long prompt, starting up."""
 
 import statistics
 import sys
@@ -16,6 +16,8 @@ INVOCATION = (17, 18, 19)
 COMPARED, TOLERANCE = 4, 1e-3
 
 LOADED_RANK, RESIDENT, LOADS = 16, 63, 9
+
+RUNNING, LONG_PROMPT, LONG_ANSWER = 8, 8192, 2000
 
 STARTS = {"start_vs_peft": ("motet", "peft"), "start_vs_openvino": ("motet", "openvino")}
 
@@ -116,6 +118,34 @@ def _load_all(process: Process, adapters: dict[str, Path]) -> tuple[float, float
         process.ask({"op": "evict", "name": name})
     cpu, wall = ([answer[key] for answer in answers[1:]] for key in ("cpu_s", "wall_s"))
     return statistics.median(cpu), statistics.median(wall)
+
+
+def gaps(_: Collection[str], rounds: int | None) -> dict[str, float]:
+    """How much longer the gaps between an answer's tokens become while another request's long prompt is read.
+
+    The 95th percentile of the gaps beside it over the median of those before, in wall time, as a user sees it.
+    """
+    adapters = models.adapters("M", RUNNING, RANK)
+    setup = Setup("motet", models.model("M"), tuple(adapters.items()))
+    figures: dict[str, list[float]] = {}
+    with running({"motet": setup}) as processes:
+        for turn in range((rounds or 3) + 1 if processes else 0):
+            length = LONG_PROMPT // 8 if turn == WARM_UP else LONG_PROMPT
+            job: Job = {"op": "gaps", "adapters": list(adapters), "new_tokens": LONG_ANSWER}
+            job["prompts"] = prompts("M", RUNNING, 64, f"running {turn}")
+            (job["long_prompt"],) = prompts("M", 1, length, f"long {turn}")
+            answer = processes["motet"].ask(job)
+            alone, beside = statistics.median(answer["alone"]), statistics.median(answer["beside"])
+            late = statistics.quantiles(answer["beside"], n=20)[-1]
+            row = {"gap_ratio": late / alone, "gap_median_ratio": beside / alone, "gap_alone_ms": 1000 * alone}
+            print(
+                f"[bench] round {turn}  {', '.join(f'{name} {value:.2f}' for name, value in row.items())}",
+                file=sys.stderr,
+            )
+            if turn != WARM_UP:
+                for name, value in row.items():
+                    figures.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 2) for name, values in figures.items()}
 
 
 def starting(wanted: Collection[str], rounds: int | None) -> dict[str, float]:

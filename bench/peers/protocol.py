@@ -11,6 +11,9 @@ and `wall_s`; an answer with `error` is a job that failed. The jobs:
                                                        -> {"scores": [[log-probability of each id as the next token]..]}
     {"op": "panel", "input": [id..], "adapters": [name..], "suffixes": [[id..]..], "token_ids": [id..]}
                                                        -> {"scores": ..}: of input + suffix, by each adapter
+    {"op": "gaps", "prompts": .., "adapters": .., "new_tokens": n, "long_prompt": [id..]}
+                                                       -> {"alone": [s..], "beside": [s..]}: seconds between two tokens
+                                                          of the running answers, before and while a long prompt is read
     {"op": "load", "name": .., "path": ..}             -> {}
     {"op": "evict", "name": ..}                        -> {}
 
@@ -47,7 +50,7 @@ class Options:
 
 
 class Engine(Protocol):
-    """What an engine can be asked; it may have `score`, `panel`, `load`, `evict` and further jobs, named alike."""
+    """What an engine can be asked; it may have `score`, `panel`, `gaps`, `load` and `evict`, named like the jobs."""
 
     def batch(self, prompts: Prompts, adapters: Adapters, new_tokens: int) -> dict[str, Any]:
         """`{"tokens": ...}`: of each prompt exactly `new_tokens` greedy tokens."""
