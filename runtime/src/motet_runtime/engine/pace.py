@@ -34,6 +34,8 @@ class Pace:
 
     def observe(self, seconds: float, decode_rows: int, chunks: list[tuple[int, int]]) -> None:
         """A step took so long; `chunks` are (start, count) of its prompts' parts."""
+        if seconds <= 0:
+            return  # a clock that stood still says nothing
         work = sum(count * self._weight(start + count / 2) for start, count in chunks)
         if not chunks and decode_rows:
             self._decode = _averaged(self._decode, seconds)

@@ -134,13 +134,12 @@ class Scheduler:
     def schedule(self) -> Plan:
         """The next step; without chunks if there is nothing to compute now."""
         # 1. One token for each running answer.
-        chunks = self._decodes()
-        answers = len(chunks)
+        answers = self._decodes()
+        left = self.budgets.max_step_tokens - len(answers)
         # 2. Prompts that have begun.
-        left = self.budgets.max_step_tokens - answers
-        chunks += self._prompts(left, bool(answers))
+        prompts = self._prompts(left, bool(answers))
         # 3. New sequences, in what is left.
-        chunks += self._admissions(self.budgets.max_step_tokens - sum(chunk.count for chunk in chunks), bool(answers))
+        chunks = [*answers, *prompts, *self._admissions(left, prompts, bool(answers))]
         for chunk in chunks:
             self._flows.charge(chunk.sequence, chunk.count)
         loads, self._loads = tuple(self._loads), []
@@ -204,12 +203,14 @@ class Scheduler:
         counts |= _shared(long, min(allowance, budget - sum(counts.values())))
         return [_chunk(sequence, count) for sequence, count in counts.items() if count]
 
-    def _admissions(self, budget: int, answers: bool) -> list[Chunk]:
+    def _admissions(self, budget: int, prompts: list[Chunk], answers: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
+        budget -= sum(chunk.count for chunk in prompts)
+        long_tokens = sum(chunk.count for chunk in prompts if self._is_long(chunk.sequence))
         blocked: set[object] = set()
         seats = self.budgets.max_batch_size - len(self._running)
         while budget > 0 and seats > 0:
-            before = len(chunks)
+            admitted = False
             for flow in self._flows.in_turn():
                 if budget <= 0 or seats <= 0:
                     break
@@ -220,18 +221,21 @@ class Scheduler:
                 # A seat is kept for whose weights are on their way: those further back must not push them out again.
                 seats -= verdict in {_Verdict.ADMITTED, _Verdict.LOADING}
                 if verdict is _Verdict.ADMITTED:
-                    limit = budget
+                    admitted, count = True, min(sequence.pending, budget)
                     if answers and self._is_long(sequence):
-                        limit = min(budget, self._pace.tokens(sequence.computed))
-                    chunks.append(_chunk(sequence, min(sequence.pending, limit)))
-                    budget -= chunks[-1].count
+                        # One allowance for all: beside other long prompts it may have to begin in a later step.
+                        count = max(0, min(count, self._pace.tokens(sequence.computed) - long_tokens))
+                        long_tokens += count
+                    if count:
+                        chunks.append(_chunk(sequence, count))
+                    budget -= count
                     continue
                 blocked.add(flow.key)
                 if verdict is _Verdict.NO_SLOT:
                     flow.passed_over += 1
                 if verdict is _Verdict.NO_BLOCKS or flow.passed_over > _PATIENCE:
                     return chunks
-            if len(chunks) == before:
+            if not admitted:
                 break
         return chunks
 
@@ -261,7 +265,8 @@ class Scheduler:
             return _Verdict.NO_BLOCKS
         self.pool.count_lookup(len(sequence), len(shared) * size)
         sequence.blocks = shared + fresh
-        sequence.computed = sequence.cached = len(shared) * size
+        sequence.computed = len(shared) * size
+        sequence.cached = min(sequence.computed, len(sequence.prompt))
         for key in keys[len(shared) :]:
             self._computing.setdefault(key, sequence.id)
         if slot is not None:
@@ -334,7 +339,7 @@ def _chunk(sequence: Sequence, count: int) -> Chunk:
 
 
 def _cacheable(sequence: Sequence) -> int:
-    """Tokens that may come from the prefix cache: not the last, and none whose successor's log-probability is wanted."""
+    """Tokens that may come from the prefix cache: not the last, none whose successor's log-probability is wanted."""
     wanted = sequence.params.prompt_logprobs_from
     return min(len(sequence) - 1, len(sequence) if wanted is None else max(0, wanted - 1))
 
@@ -348,7 +353,7 @@ def _in_order(prompts: list[Sequence], budget: int) -> dict[Sequence, int]:
 
 
 def _shared(prompts: list[Sequence], budget: int) -> dict[Sequence, int]:
-    """Tokens for each prompt: half of the budget to the oldest, so that it gets done, the rest to the shortest first."""
+    """Tokens for each prompt: half of the budget to the oldest, so that it gets done, the rest to the shortest."""
     counts = dict.fromkeys(prompts, 0)
     if prompts:
         counts[prompts[0]] = min(prompts[0].pending, (budget + 1) // 2)

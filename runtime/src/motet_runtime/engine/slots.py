@@ -84,11 +84,11 @@ class SlotTable:
         could make room is in use.
         """
         rows = bucket(adapter.rank)
+        if not self._could_place(rows):
+            return None  # and nobody goes in vain
         row = self._take(rows) if len(self._placed) < self.slots else None
         while row is None:
-            victim = next((slot for slot in self._placed.values() if slot.ready and not slot.pins), None)
-            if victim is None:
-                return None
+            victim = next(slot for slot in self._placed.values() if slot.ready and not slot.pins)
             self.drop(victim.digest)
             self.evictions += 1
             row = self._take(rows)
@@ -99,10 +99,11 @@ class SlotTable:
 
     def drop(self, digest: Digest) -> None:
         """Free an adapter's slot, if it has one. No sequence may be using it."""
-        slot = self._placed.pop(digest, None)
+        slot = self._placed.get(digest)
         if slot is None:
             return
         assert not slot.pins, f"{digest} is in use"
+        del self._placed[digest]
         insort(self._free, (slot.row, slot.row + slot.rows))
         merged: list[tuple[int, int]] = []
         for begin, end in self._free:
@@ -111,6 +112,14 @@ class SlotTable:
             else:
                 merged.append((begin, end))
         self._free = merged
+
+    def _could_place(self, rows: int) -> bool:
+        """Whether so many neighbouring rows would be free if all went that may."""
+        staying = sorted(
+            (slot.row, slot.row + slot.rows) for slot in self._placed.values() if slot.pins or not slot.ready
+        )
+        gaps = itertools.pairwise([(0, 0), *staying, (self.rows, self.rows)])
+        return len(staying) < self.slots and any(after[0] - before[1] >= rows for before, after in gaps)
 
     def _take(self, rows: int) -> int | None:
         for index, (begin, end) in enumerate(self._free):
