@@ -70,6 +70,17 @@ class RuntimeProcess:
         """Reason by adapter id."""
         return {row["id"]: row["reason"] for row in self.ask(ADAPTERS_PATH).json()["adapters"]}
 
+    def metric(self, name: str) -> float:
+        """A sample's value, by its name with labels as they are written."""
+        lines = self.ask("/metrics").text.splitlines()
+        return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name + " ")))
+
+    def settled(self) -> None:
+        """Wait until nobody holds anything: no request in flight, no sequence, no block."""
+        eventually(lambda: self.ask("/motet/v1/drain", admin=True).json()["inFlight"], lambda count: count == 0, 10)
+        held = ('motet_runtime_kv_blocks{use="held"}', "vllm:num_requests_running", "vllm:num_requests_waiting")
+        eventually(lambda: [self.metric(name) for name in held], lambda values: values == [0.0] * 3, 10)
+
     def ready(self) -> Reply:
         """What the readiness probe gets."""
         return self.ask("/readyz", admin=True)

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +17,14 @@ RETRY_AFTER_SECONDS: Final = "2"
 CLIENT_LEFT_STATUS: Final = 499
 """Not a status of HTTP's: what servers count when the client closes the connection before the answer."""
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Strings = Annotated[list[str], BeforeValidator(_listed)]
+"""One string or several: not a union, whose errors name types in place of the field."""
 
 
 class Json(JSONResponse):

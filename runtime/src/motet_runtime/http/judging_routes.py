@@ -14,7 +14,7 @@ from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
 from motet_runtime.classification import LabelRequest, LabelScores, PromptReader, score_labels
 from motet_runtime.errors import RequestError
-from motet_runtime.http.answers import Json, parse_body
+from motet_runtime.http.answers import Json, Strings, parse_body
 from motet_runtime.http.headers import served_by
 from motet_runtime.http.watching import unless_client_leaves
 from motet_runtime.service import Service
@@ -28,7 +28,7 @@ class ClassifyRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model: str
-    input: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    input: Annotated[Strings, Field(min_length=1, max_length=256)]
     labels: Labels = []
 
 
@@ -68,11 +68,10 @@ class JudgingRoutes:
         """Label probabilities of one or several inputs, by one adapter."""
         body = await parse_body(request, ClassifyRequest)
         adapter = self._service.resolve(body.model)
-        inputs = [body.input] if isinstance(body.input, str) else body.input
         reader = PromptReader(self._service.base.generator)
         wanted = []
         with self._holding({adapter}):
-            for text in inputs:
+            for text in body.input:
                 wanted.append(self._read(reader, text, "", adapter, body.labels, ("input", "labels")))
                 await asyncio.sleep(0)  # a list may be long: others get their turn
             scores = await self._judged(request, wanted)

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
 from motet_runtime.engine.sequence import SamplingParams
 from motet_runtime.errors import RequestError
 from motet_runtime.generation import GenerationRequest
+from motet_runtime.http.answers import Strings
 from motet_runtime.http.formats import grammar_of
 from motet_runtime.http.lorax_bodies import MAX_ALTERNATIVES, MAX_SEED, MAX_STOP_SEQUENCES, MAX_TOP_K, fit
 
@@ -32,7 +33,7 @@ class _Common(BaseModel):
     top_k: Annotated[int | None, Field(ge=1, le=MAX_TOP_K)] = None
     n: Annotated[int, Field(ge=1, le=16)] = 1
     stream: bool = False
-    stop: str | list[str] | None = None
+    stop: Strings | None = None
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
@@ -46,20 +47,24 @@ class _Common(BaseModel):
 class CompletionRequest(_Common):
     """Body of `/v1/completions`."""
 
-    prompt: str | list[str]
+    prompt: Annotated[Strings, Field(min_length=1, max_length=MAX_PROMPTS)]
     max_tokens: Annotated[int | None, Field(ge=1)] = DEFAULT_MAX_TOKENS
     logprobs: Annotated[int | None, Field(ge=0, le=MAX_ALTERNATIVES)] = None
     echo: bool = False
     suffix: str | None = None
 
 
+def _parts(content: object) -> object:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 class ChatMessage(BaseModel):
-    """One message; content is text, or parts of type `text`."""
+    """One message; content is parts of type `text`, or a text alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     role: str
-    content: str | list[dict[str, Any]]
+    content: Annotated[list[dict[str, Any]], BeforeValidator(_parts)]
 
     def text(self) -> str:
         """The text of all parts.
@@ -67,8 +72,6 @@ class ChatMessage(BaseModel):
         Raises:
             RequestError: a part is no text.
         """
-        if isinstance(self.content, str):
-            return self.content
         for part in self.content:
             if part.get("type") != "text":
                 raise RequestError(
@@ -102,26 +105,18 @@ def check_supported(body: CompletionRequest | ChatRequest) -> None:
     for field, value in unsupported.items():
         if value:
             raise RequestError(ErrorCode.INVALID_REQUEST, f"{field} is not supported: leave it out", field)
-    stops = stop_strings(body)
+    stops = body.stop or []
     if len(stops) > MAX_STOP_SEQUENCES or not all(stops):
         message = f"stop supports up to {MAX_STOP_SEQUENCES} strings, none empty; given are {len(stops)}"
         raise RequestError(ErrorCode.INVALID_REQUEST, message, "stop")
     if isinstance(body, CompletionRequest):
-        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        if not 1 <= len(prompts) <= MAX_PROMPTS:
-            raise RequestError(ErrorCode.INVALID_REQUEST, f"prompt: give 1 to {MAX_PROMPTS} strings", "prompt")
-        if body.stream and len(prompts) * body.n > 1:
+        if body.stream and len(body.prompt) * body.n > 1:
             raise RequestError(ErrorCode.INVALID_REQUEST, "stream needs a single prompt and n = 1", "stream")
         if body.stream and body.echo and body.logprobs is not None:
             message = "logprobs with echo is not supported in a stream: leave out one of the three"
             raise RequestError(ErrorCode.INVALID_REQUEST, message, "logprobs")
     elif body.stream and body.n > 1:
         raise RequestError(ErrorCode.INVALID_REQUEST, "stream needs n = 1", "n")
-
-
-def stop_strings(body: _Common) -> tuple[str, ...]:
-    """The stop strings as a tuple."""
-    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
 
 
 def to_generation(
@@ -157,7 +152,7 @@ def to_generation(
             if isinstance(body, CompletionRequest) and body.echo and body.logprobs is not None
             else None,
         ),
-        stop=stop_strings(body),
+        stop=tuple(body.stop or ()),
         adapter=adapter,
         grammar=grammar_of(body.response_format),
         field=field,

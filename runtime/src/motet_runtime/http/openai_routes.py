@@ -54,8 +54,7 @@ class OpenAIRoutes:
         body = await parse_body(request, CompletionRequest)
         check_supported(body)
         generator = self._service.base.generator
-        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        return await self._answer(request, body, [generator.encode(prompt) for prompt in prompts], prompts)
+        return await self._answer(request, body, [generator.encode(prompt) for prompt in body.prompt], body.prompt)
 
     async def chat_completions(self, request: Request) -> Response:
         """A completion of a conversation, through the model's own chat template."""
