@@ -102,7 +102,7 @@ def test_no_block_is_lost_or_given_twice(data: st.DataObject) -> None:
     pool = BlockPool(data.draw(st.integers(1, 12)), SIZE)
     held: list[list[int]] = []
     for _ in range(data.draw(st.integers(1, 40))):
-        if held and data.draw(st.booleans()):
+        if held and data.draw(st.integers(0, 1)):
             pool.release(held.pop(data.draw(st.integers(0, len(held) - 1))))
         else:
             wanted = [key(number) for number in range(data.draw(st.integers(0, 5)))]

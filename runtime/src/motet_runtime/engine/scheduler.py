@@ -135,11 +135,21 @@ class Scheduler:
         """The next step; without chunks if there is nothing to compute now."""
         # 1. One token for each running answer.
         answers = self._decodes()
-        left = self.budgets.max_step_tokens - len(answers)
-        # 2. Prompts that have begun.
-        prompts = self._prompts(left, bool(answers))
+        budget = self.budgets.max_step_tokens - len(answers)
+        begun = [sequence for sequence in self._running if self._is_prompt(sequence)]
+        long = [sequence for sequence in begun if self._is_long(sequence)]
+        # 2. Prompts that have begun, in order; at least half is theirs, should the long ones want the rest.
+        kept = min(self._allowance(long, answers, budget), budget // 2) if long else 0
+        counts = _in_order([sequence for sequence in begun if sequence not in long], budget - kept)
         # 3. New sequences, in what is left.
-        chunks = [*answers, *prompts, *self._admissions(left, prompts, bool(answers))]
+        room = budget - kept - sum(counts.values())
+        new = self._admissions(room, answers)
+        counts |= _in_order([sequence for sequence in new if not self._is_long(sequence)], room)
+        # 4. Long prompts, in what is left by those.
+        long += [sequence for sequence in new if self._is_long(sequence)]
+        left = budget - sum(counts.values())
+        counts |= _shared(long, min(self._allowance(long, answers, left), left))
+        chunks = [*answers, *(_chunk(sequence, count) for sequence, count in counts.items() if count)]
         for chunk in chunks:
             self._flows.charge(chunk.sequence, chunk.count)
         loads, self._loads = tuple(self._loads), []
@@ -194,23 +204,17 @@ class Scheduler:
         self.preemptions += 1
         return sequence
 
-    def _prompts(self, budget: int, answers: bool) -> list[Chunk]:
-        begun = [sequence for sequence in self._running if self._is_prompt(sequence)]
-        long = [sequence for sequence in begun if self._is_long(sequence)]
-        short = [sequence for sequence in begun if not self._is_long(sequence)]
-        allowance = min(budget, self._pace.tokens(long[0].computed)) if long and answers else budget
-        counts = _in_order(short, budget - min(allowance, budget // 2) if long else budget)
-        counts |= _shared(long, min(allowance, budget - sum(counts.values())))
-        return [_chunk(sequence, count) for sequence, count in counts.items() if count]
+    def _allowance(self, long: list[Sequence], answers: list[Chunk], budget: int) -> int:
+        """Most tokens of all long prompts together in a step."""
+        return self._pace.tokens(long[0].computed) if long and answers else budget
 
-    def _admissions(self, budget: int, prompts: list[Chunk], answers: bool) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        budget -= sum(chunk.count for chunk in prompts)
-        long_tokens = sum(chunk.count for chunk in prompts if self._is_long(chunk.sequence))
+    def _admissions(self, budget: int, answers: list[Chunk]) -> list[Sequence]:
+        """Begin with new sequences while tokens and seats are left."""
+        new: list[Sequence] = []
         blocked: set[object] = set()
         seats = self.budgets.max_batch_size - len(self._running)
         while budget > 0 and seats > 0:
-            admitted = False
+            before = len(new)
             for flow in self._flows.in_turn():
                 if budget <= 0 or seats <= 0:
                     break
@@ -221,23 +225,18 @@ class Scheduler:
                 # A seat is kept for whose weights are on their way: those further back must not push them out again.
                 seats -= verdict in {_Verdict.ADMITTED, _Verdict.LOADING}
                 if verdict is _Verdict.ADMITTED:
-                    admitted, count = True, min(sequence.pending, budget)
-                    if answers and self._is_long(sequence):
-                        # One allowance for all: beside other long prompts it may have to begin in a later step.
-                        count = max(0, min(count, self._pace.tokens(sequence.computed) - long_tokens))
-                        long_tokens += count
-                    if count:
-                        chunks.append(_chunk(sequence, count))
-                    budget -= count
+                    new.append(sequence)
+                    long = [sequence] if self._is_long(sequence) else []
+                    budget -= min(sequence.pending, self._allowance(long, answers, budget))
                     continue
                 blocked.add(flow.key)
                 if verdict is _Verdict.NO_SLOT:
                     flow.passed_over += 1
                 if verdict is _Verdict.NO_BLOCKS or flow.passed_over > _PATIENCE:
-                    return chunks
-            if not admitted:
+                    return new
+            if len(new) == before:
                 break
-        return chunks
+        return new
 
     def _admit(self, flow: Flow) -> _Verdict:
         sequence = flow.waiting[0]
