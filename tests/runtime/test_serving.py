@@ -270,8 +270,7 @@ def test_a_client_that_leaves_frees_its_place(runtime: RuntimeProcess) -> None:
         subprocess.run(
             [*command[:5], stream, *command[6:], f"{runtime.url}/v1/completions"], capture_output=True, check=False
         )
-        eventually(lambda: runtime.ask("/motet/v1/drain", admin=True).json()["inFlight"], lambda count: count == 0, 5)
-        eventually(lambda: runtime.ask("/motet/v1/adapters").json()["running"], lambda count: count == 0, 5)
+        runtime.settled()
 
 
 def test_a_version_is_unloaded_only_when_its_last_request_has_ended(material: Path, tmp_path: Path) -> None:
