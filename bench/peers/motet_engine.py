@@ -50,6 +50,11 @@ class MotetEngine:
             self.load(name, str(path))
         stages.done("adapters")
 
+    def ready(self) -> None:
+        """All that a server does within its first steps."""
+        while self._runner.pack_next():
+            pass
+
     def batch(self, prompts: Prompts, adapters: Adapters, new_tokens: int) -> dict[str, Any]:
         """All requests arrive at once."""
         sequences = [

@@ -53,7 +53,8 @@ and would take a third of the whole; this one the compiler turns into vector cod
 _ZERO: Final = _f32(0)
 _ONE: Final = _f32(1)
 
-_jit: Any = functools.partial(njit, fastmath=True, nogil=True, cache=True)
+# A row of a diverged adapter divides by zero: that must spoil its own numbers, not raise and end the step for all.
+_jit: Any = functools.partial(njit, fastmath=True, nogil=True, cache=True, error_model="numpy")
 
 
 @_jit()

@@ -2,7 +2,8 @@
 
 On a CPU torch multiplies float32 by MKL, which on other makers' processors leaves half of their vector width unused.
 oneDNN, which torch ships as well, does not, and takes weights that were laid out for it once: 2.1 to 3.3 times as fast
-on the machine of bench/results/kernels.json. The packed weight replaces the other, so memory does not double.
+on the machine of bench/results/kernels.json. The packed weight replaces the other, so memory does not double. Packing
+takes longer than mapping the file does, so it is left until after the first token: see `ModelRunner.pack_next`.
 """
 
 import torch
@@ -16,7 +17,7 @@ _ROWS_TO_PACK_FOR = 64
 
 
 class ServedLinear(nn.Module):
-    """A linear module with packed weights, which adds the adapters' products where `stacks` is given."""
+    """A linear module that can pack its weights, and adds the adapters' products where `stacks` is given."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -26,10 +27,13 @@ class ServedLinear(nn.Module):
         self._packed: torch.Tensor | None = None
         self._stacks: LoraStacks | None = None
         self._index = 0
-        if _can_pack(linear.weight):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight, _ROWS_TO_PACK_FOR)
+
+    def pack(self) -> None:
+        """Lay the weights out for the processor, where that makes a difference."""
+        if self._packed is None and _can_pack(self.weight):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, _ROWS_TO_PACK_FOR)
             # Its type and device are asked for; its content is not needed any more.
-            self.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
+            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def adapt(self, stacks: LoraStacks, name: str) -> None:
         """Add adapters' products from now on."""

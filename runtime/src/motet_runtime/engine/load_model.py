@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from motet_api.modeldeployment import DType
 from motet_runtime.adapters.targets import LinearShapes
 from motet_runtime.engine import packed
+from motet_runtime.engine.lean_imports import without_compiler_and_distributed
 from motet_runtime.engine.linear import serve_linears
 from motet_runtime.engine.lora import LoraStacks
 from motet_runtime.engine.model import ModelRunner
 from motet_runtime.engine.packed import AttentionBackend
 from motet_runtime.engine.scheduler import Budgets
 from motet_runtime.engine.slots import bucket
+from motet_runtime.engine.weights import mapped_model
 from motet_runtime.errors import ModelError
 from motet_runtime.limits import usable_memory
 from motet_runtime.settings import EngineOptions
 
 _log = logging.getLogger(__name__)
 _DTYPES: Final[dict[DType, Any]] = {
-    DType.AUTO: "auto",
+    DType.AUTO: None,
     DType.FLOAT32: torch.float32,
     DType.BFLOAT16: torch.bfloat16,
     DType.FLOAT16: torch.float16,
@@ -57,7 +57,6 @@ def load_model(folder: Path, dtype: DType, options: EngineOptions, stage: Callab
     model = _read(folder, dtype, device)
     stage("weights")
     shapes = serve_linears(model)
-    stage("packing")
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
@@ -88,19 +87,26 @@ def _read(folder: Path, dtype: DType, device: torch.device) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json: --model must name a folder that transformers saved")
     packed.register()
-    disable_progress_bar()  # the log is one JSON object a line
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        packed.check_supported(config)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=_DTYPES[dtype],
-            attn_implementation=packed.NAME,
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
+        # The model's own module is imported in here.
+        with without_compiler_and_distributed():
+            from transformers import AutoConfig, AutoModelForCausalLM
+            from transformers.utils.logging import disable_progress_bar
+
+            disable_progress_bar()  # the log is one JSON object a line
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            packed.check_supported(config)
+            model = mapped_model(folder, config, _DTYPES[dtype], packed.NAME, device)
+            if model is None:
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=_DTYPES[dtype] or "auto",
+                    attn_implementation=packed.NAME,
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {error}") from error
     return model.to(device).eval().requires_grad_(False)
 

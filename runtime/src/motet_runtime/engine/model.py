@@ -1,5 +1,6 @@
 """One step of the base model over a packed batch, with adapters."""
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from motet_api.identity import Digest
 from motet_runtime.adapters.targets import LinearShapes
-from motet_runtime.engine.linear import adapt_linears
+from motet_runtime.engine.linear import ServedLinear, adapt_linears
 from motet_runtime.engine.lora import LoraSegment, LoraStacks
 from motet_runtime.engine.packed import AttentionBackend, PackedRow
 from motet_runtime.engine.plan import Chunk, Plan
@@ -34,6 +35,7 @@ class ModelRunner:
         self._heads: dict[Digest, Head] = {}
         self._hidden: torch.Tensor | None = None
         adapt_linears(model, stacks, shapes)
+        self._unpacked = deque(module for module in model.modules() if isinstance(module, ServedLinear))
         # What the output's linear module gets is the last hidden state, at the wanted places only.
         model.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)
 
@@ -72,6 +74,18 @@ class ModelRunner:
     def forget_adapter(self, digest: Digest) -> None:
         """An adapter is gone for good."""
         self._heads.pop(digest, None)
+
+    def pack_next(self) -> bool:
+        """Pack the weights of one more linear module; False if all are.
+
+        Between steps, so that a fresh pod answers first and gets faster within its first steps. A module's products
+        differ by rounding before and after.
+        """
+        if not self._unpacked:
+            return False
+        with torch.no_grad():
+            self._unpacked.popleft().pack()
+        return True
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:

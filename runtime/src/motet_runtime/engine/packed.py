@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
-from transformers import AttentionInterface
 
+from motet_runtime.engine.lean_imports import without_compiler_and_distributed
 from motet_runtime.errors import ModelError
+
+with without_compiler_and_distributed():
+    from transformers import AttentionInterface
 
 NAME: Final = "motet_packed"
 _ROPE_OF_THE_BATCH: Final = frozenset({"dynamic", "longrope"})

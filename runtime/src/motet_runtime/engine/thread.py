@@ -29,6 +29,10 @@ class Runner(Protocol):
         """Compute one step; by sequence id what was sampled, or why a row could not be computed."""
         ...
 
+    def pack_next(self) -> bool:
+        """Do a little of what makes later steps faster; False if there is nothing left to do."""
+        ...
+
 
 OnOutcome = Callable[[Outcome], None]
 
@@ -109,8 +113,8 @@ class EngineThread:
             if plan.chunks:
                 self._step(plan)
             self._note_load()
-            # With nothing to compute, whatever changes that comes as a command.
-            idle = not plan.chunks
+            # With nothing to compute and nothing to prepare, whatever changes that comes as a command.
+            idle = not self.runner.pack_next() and not plan.chunks
         self._copying.shutdown(wait=True)
 
     def _note_load(self) -> None:
