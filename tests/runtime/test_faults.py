@@ -141,7 +141,7 @@ def test_the_http_layers_own_refusals_say_what_they_are(runtime: RuntimeProcess)
 def test_the_log_is_one_json_object_a_line_and_has_the_stages_of_the_start(runtime: RuntimeProcess) -> None:
     entries = [json.loads(line) for line in runtime.log.read_text().splitlines()]
     stages = [entry["stage"] for entry in entries if "stage" in entry]
-    assert stages == ["imports", "weights", "packing", "tokenizer", "warm-up"]
+    assert stages == ["imports", "weights", "tokenizer", "warm-up"]
 
 
 def test_lorax_client_works_unmodified(runtime: RuntimeProcess) -> None:

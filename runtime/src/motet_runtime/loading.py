@@ -123,13 +123,8 @@ class EngineHost:
         digest = self._library.remove(adapter)
         self._sources.pop(adapter, None)
         if digest is not None:
-            scheduler, runner = self._engine.scheduler, self._runner
-
-            def forget() -> None:
-                scheduler.forget_adapter(digest)
-                runner.forget_adapter(digest)
-
-            await self._between_steps(forget)
+            engine = self._engine
+            await self._between_steps(lambda: engine.forget_adapter(digest))
 
     async def _fetch(self, desired: DesiredAdapter) -> VerifiedAdapter:
         async with opened(desired.uri, self._settings.claim_root) as folder:
@@ -176,15 +171,23 @@ class EngineHost:
 
     async def _between_steps(self, command: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        done = asyncio.Event()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
 
         def run() -> None:
-            command()
-            loop.call_soon_threadsafe(done.set)
+            try:
+                command()
+            except Exception as error:  # handed over, and raised again by whoever waits
+                loop.call_soon_threadsafe(settle, error)
+            else:
+                loop.call_soon_threadsafe(settle, None)
 
         assert self._engine is not None
         self._engine.call(run)
-        await done.wait()
+        await done
 
     def _load_base(self) -> Base:
         """In the engine's thread: torch is imported here, so that nothing else waits for it."""

@@ -50,6 +50,9 @@ async def serve(settings: Settings, started: float) -> int:
         except ModelError as error:
             _log.error("the base model cannot be served: %s", error)
             return 1
+        except Exception:  # the process's edge: said in the log's own form before it ends
+            _log.exception("the base model could not be loaded")
+            return 1
         _log.info("base loaded", extra={"seconds_since_start": round(time.time() - started, 3)})
         reconciling = asyncio.create_task(residency.run())
         await asyncio.wait({reconciling, stopping}, return_when=asyncio.FIRST_COMPLETED)

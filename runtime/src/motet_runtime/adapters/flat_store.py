@@ -13,7 +13,6 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,10 +52,10 @@ class FlatStore:
         found = [(path.name, path.stat()) for path in folder.glob(f"*{_SUFFIX}")]
         self._sizes = OrderedDict((name, stat.st_size) for name, stat in sorted(found, key=lambda f: f[1].st_mtime_ns))
 
-    def write(self, adapter: VerifiedAdapter, keep: Collection[Digest] = ()) -> FlatAdapter:
+    def write(self, adapter: VerifiedAdapter) -> FlatAdapter:
         """Convert a verified adapter, unless its file is there, and open it.
 
-        Adapters in `keep` (and this one) are not removed to make room, even if they are larger than `max_bytes`.
+        Others make room for it, longest unused first; it is written even if it is larger than `max_bytes` by itself.
 
         Raises:
             AdapterError: a weight is not finite in the store's dtype.
@@ -80,7 +79,7 @@ class FlatStore:
             raise
         with self._lock:
             self._note(path)
-            self._make_room({path.name, *(self._path(kept).name for kept in keep)})
+            self._make_room(path.name)
         return opened
 
     def open(self, digest: Digest) -> FlatAdapter:
@@ -121,11 +120,11 @@ class FlatStore:
         self._sizes.move_to_end(path.name)
         self._checked.add(path.name)
 
-    def _make_room(self, kept: set[str]) -> None:
+    def _make_room(self, kept: str) -> None:
         if self._max_bytes is None:
             return
         excess = sum(self._sizes.values()) - self._max_bytes
-        for name in [name for name in self._sizes if name not in kept]:
+        for name in [name for name in self._sizes if name != kept]:
             if excess <= 0:
                 return
             excess -= self._sizes[name]

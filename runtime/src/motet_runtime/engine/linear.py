@@ -2,8 +2,9 @@
 
 On a CPU torch multiplies float32 by MKL, which on other makers' processors leaves half of their vector width unused.
 oneDNN, which torch ships as well, does not, and takes weights that were laid out for it once: twice as fast from 8
-tokens on, on the machine of bench/results/kernels.json. The packed weight replaces the other, so memory does not double. Packing
-takes longer than mapping the file does, so it is left until after the first token: see `ModelRunner.pack_next`.
+tokens on, on the machine of bench/results/kernels.json. The packed weight replaces the other, so memory does not
+double. Packing takes longer than mapping the file does, so it is left until after the first token: see
+`ModelRunner.pack_next`.
 """
 
 import torch

@@ -12,14 +12,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from motet_api.identity import Digest
 from motet_runtime.engine.plan import Failed, Outcome, Plan, SlotLoad
 from motet_runtime.engine.scheduler import Scheduler
 from motet_runtime.engine.sequence import RowFailure, SampledToken, Sequence
 
 _log = logging.getLogger(__name__)
-_IDLE_SECONDS = 0.5
+_IDLE_SECONDS: Final = 0.5
+_COPIERS: Final = 4
+"""Adapters that may be copied at once: one whose source has to be asked again must not hold up the others."""
 
 
 class Runner(Protocol):
@@ -27,6 +30,10 @@ class Runner(Protocol):
 
     def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
         """Compute one step; by sequence id what was sampled, or why a row could not be computed."""
+        ...
+
+    def forget_adapter(self, digest: Digest) -> None:
+        """Free what is kept of an adapter beside its slot."""
         ...
 
     def pack_next(self) -> bool:
@@ -71,7 +78,7 @@ class EngineThread:
     _listeners: dict[int, OnOutcome] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _copying: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="adapters")
+        default_factory=lambda: ThreadPoolExecutor(_COPIERS, thread_name_prefix="adapters")
     )
 
     def submit(self, sequences: list[Sequence], on_outcome: OnOutcome) -> None:
@@ -91,6 +98,12 @@ class EngineThread:
     def cancel(self, sequence: Sequence) -> None:
         """End a sequence and free what it holds (from any thread); harmless if it has ended."""
         self._commands.put(lambda: self._end(sequence))
+
+    def forget_adapter(self, digest: Digest) -> None:
+        """Drop what is kept for an adapter that nobody uses any more (in the engine's thread, by `call`)."""
+        self.scheduler.forget_adapter(digest)
+        if digest not in self.scheduler.slots:
+            self.runner.forget_adapter(digest)
 
     def call(self, command: Callable[[], None]) -> None:
         """Run something between two steps, in the engine's thread (from any thread)."""
@@ -156,7 +169,12 @@ class EngineThread:
             message = f"adapter {load.adapter.id} could not be loaded: {type(error).__name__}: {error}"
             self._commands.put(lambda: self._fail_waiting(self.scheduler.load_failed(digest, message)))
             return
-        self._commands.put(lambda: self.scheduler.loaded(digest))
+        self._commands.put(lambda: self._loaded(digest))
+
+    def _loaded(self, digest: Digest) -> None:
+        self.scheduler.loaded(digest)
+        if digest not in self.scheduler.slots:
+            self.runner.forget_adapter(digest)  # it was removed while it was copied
 
     def _fail_waiting(self, failures: list[Failed]) -> None:
         for failed in failures:
@@ -165,11 +183,18 @@ class EngineThread:
 
     def _take_commands(self, idle: bool) -> None:
         try:
-            self._commands.get(block=idle, timeout=_IDLE_SECONDS)()
+            self._obey(self._commands.get(block=idle, timeout=_IDLE_SECONDS))
             while True:
-                self._commands.get_nowait()()
+                self._obey(self._commands.get_nowait())
         except queue.Empty:
             return
+
+    def _obey(self, command: Callable[[], None]) -> None:
+        try:
+            command()
+        except Exception:  # a failing command must not end the loop, and with it everybody's requests
+            _log.exception("a command to the engine failed")
+            self.observe_failure()
 
     def _tell(self, outcome: Outcome) -> None:
         listener = self._listeners.get(outcome.sequence.id)

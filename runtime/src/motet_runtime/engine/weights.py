@@ -1,8 +1,9 @@
 """A model whose weights are the pages of its files.
 
 transformers' own loading makes every module on the meta device first, for which torch imports its symbolic mathematics
-(0.4 CPU seconds), and is needed where names or shapes have to be converted. Where the files have the model's own names,
-as all have that transformers saves, each weight is mapped from the file in place of the module's, which nobody wrote to.
+(0.4 CPU seconds), and is needed where names or shapes have to be converted. Where the files have the model's own
+names, as all have that transformers saves, each weight is mapped from the file in place of the module's, which nobody
+wrote to.
 """
 
 import json
