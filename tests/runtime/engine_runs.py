@@ -1,6 +1,9 @@
 """The engine without its thread: a base, its adapters and a scheduler, run step by step in the test's own time."""
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from motet_api.identity import AdapterId, Digest
 from motet_api.modeldeployment import DType
 from motet_runtime.engine.pace import Pace
-from motet_runtime.engine.plan import Failed, Outcome, Plan, Progress, SlotLoad
+from motet_runtime.engine.plan import Failed, Outcome, Plan, SlotLoad
 from motet_runtime.engine.scheduler import Budgets, Scheduler
 from motet_runtime.engine.sequence import Adapter, RowFailure, SampledToken, SamplingParams, Sequence
+from motet_runtime.engine.thread import EngineThread
 from motet_runtime.settings import EngineOptions
 
 if TYPE_CHECKING:
     from motet_runtime.adapters.library import AdapterLibrary
     from motet_runtime.engine.load_model import LoadedModel
+    from motet_runtime.generation import Generator
 
 Compute = Callable[[Plan], Mapping[int, SampledToken | RowFailure]]
 EOS = 99
@@ -174,6 +179,22 @@ class Engine:
         scheduler = Scheduler(wanted, runner.eos_ids, Pace(stretch, self.loaded.span))
         return Run(scheduler, runner.run, self._copy, delay)
 
+    @contextmanager
+    def generator(self, tokenizer: Path) -> "Iterator[Generator]":
+        """What requests come in by, with the engine running in a thread of its own."""
+        from motet_runtime.engine.tokenizer import load_tokenizer
+        from motet_runtime.generation import Generator
+
+        scheduler, runner = self.run().scheduler, self.loaded.runner
+        engine = EngineThread(scheduler, runner, time.monotonic, self._copy, lambda *_: None, lambda: None)
+        thread = threading.Thread(target=engine.loop)
+        thread.start()
+        try:
+            yield Generator(engine, load_tokenizer(tokenizer), self.library.adapters, runner.vocabulary)
+        finally:
+            engine.stop()
+            thread.join()
+
     def _copy(self, load: SlotLoad) -> None:
         weights = self.library.weights(load.adapter.digest)
         head = (weights.head.weight, weights.head.bias) if weights.head else None
@@ -217,18 +238,3 @@ def answers(run: Run, sequences: Iterable[Sequence]) -> list[list[int]]:
     run.finish()
     assert not run.failures, run.failures[0].error
     return [one.output for one in listed]
-
-
-__all__ = [
-    "EOS",
-    "Engine",
-    "Progress",
-    "Run",
-    "adapter",
-    "answers",
-    "budgets",
-    "load_engine",
-    "ones",
-    "run",
-    "sequence",
-]

@@ -24,7 +24,7 @@ class PeftReference:
 
     @torch.inference_mode()
     def logits(self, adapter: str | None, tokens: Sequence[int], acts_from: int = 0) -> torch.Tensor:
-        """Logits (tokens, vocabulary) in float32 of one request; an activated LoRA acts from position `acts_from` on."""
+        """Logits (tokens, vocabulary) in float32 of one request. An activated LoRA acts from `acts_from` on."""
         key = adapter, tuple(tokens), acts_from
         if key not in self._known:
             self._known[key] = self._computed(adapter, torch.tensor([list(tokens)]), len(tokens) - acts_from)

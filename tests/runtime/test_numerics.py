@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from motet_api.identity import AdapterId
 from motet_api.modeldeployment import DType
+from motet_runtime.classification import LabelRequest, score_labels
 from motet_runtime.engine.attention_cpu import _MOST_RUNS
 from motet_runtime.engine.blocks import runs
 from motet_runtime.engine.plan import Plan
@@ -202,18 +204,23 @@ def test_a_past_in_many_pieces(base: Path, tmp_path: Path) -> None:
         reference.check_greedy(None, one.prompt, one.output)
 
 
-@pytest.mark.parametrize("layout", [{}, {"max_batch_size": 4, "max_step_tokens": 10}], ids=["whole", "chunks"])
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"max_batch_size": 4, "max_step_tokens": 10}, {"blocks": 7, "max_step_tokens": 20}],
+    ids=["whole", "chunks", "short of blocks"],
+)
 def test_log_probabilities_of_prompts_and_scores(tiny: Bench, layout: dict[str, int]) -> None:
     prompt = torch.randint(0, 256, (40,), generator=torch.Generator().manual_seed(6)).tolist()
     owners = ["all-linear", None]
     run = tiny.engine.run(**layout)
     wanting = [
-        tiny.engine.sequence(prompt, owner, 2, prompt_logprobs_from=first, scores=(5, 200, 5))
+        tiny.engine.sequence(prompt, owner, 24, prompt_logprobs_from=first, scores=(5, 200, 5))
         for owner in owners
         for first in (1, 17, 39)
     ]
     tokens = recorded(run)
     answers(run, wanting)
+    assert run.scheduler.preemptions or "blocks" not in layout
     for one in wanting:
         owner = one.adapter.id if one.adapter else None
         expected = torch.log_softmax(tiny.reference.logits(owner, prompt), dim=-1)
@@ -244,6 +251,25 @@ def test_a_classification_head_equals_pefts(base: Path, tmp_path: Path) -> None:
         reference = PeftReference(base, {"other": other})
         for one in beside:
             reference.check_greedy(one.adapter.id if one.adapter else None, one.prompt, one.output)
+
+
+@pytest.mark.parametrize("owner", ["all-linear", "activated", None])
+async def test_labels_of_several_tokens_against_a_forward_over_prompt_and_label(tiny: Bench, owner: str | None) -> None:
+    generator = torch.Generator().manual_seed(8)
+    prompt = (*torch.randint(0, 256, (37,), generator=generator).tolist(), *INVOCATION, 4)
+    # One has the invocation in it: the adapter acts from the prompt's on.
+    labels = ((5,), (5, 6, 7), (200, 9), (*INVOCATION, 1), (8,) * 40)
+    acts_from = 37 if owner == "activated" else 0
+    expected = []
+    for label in labels:
+        logprobs = torch.log_softmax(tiny.reference.logits(owner, [*prompt, *label], acts_from), dim=-1)
+        expected.append(sum(float(logprobs[len(prompt) - 1 + at, token]) for at, token in enumerate(label)))
+    with tiny.engine.generator(tiny.base) as engine:
+        adapter = AdapterId(owner) if owner else None
+        (scores,) = await score_labels(engine, [LabelRequest(prompt, adapter, labels)])
+    assert scores.logprobs == pytest.approx(expected, abs=1e-3)
+    assert scores.probabilities == pytest.approx(torch.softmax(torch.tensor(expected), 0).tolist(), abs=1e-4)
+    assert scores.cached_tokens == 0
 
 
 @pytest.mark.slow

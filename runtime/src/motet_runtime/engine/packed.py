@@ -21,18 +21,25 @@ NAME: Final = "motet_packed"
 _ROPE_OF_THE_BATCH: Final = frozenset({"dynamic", "longrope"})
 """Kinds whose angles follow the longest position of the forward pass: here, that of somebody else's request."""
 _STANDARD_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
-_NOT_STANDARD: Final = ("attn_logit_softcapping", "alibi", "kv_lora_rank", "attention_sinks", "use_bidirectional_attention")
+_NOT_STANDARD: Final = (
+    "attn_logit_softcapping",
+    "alibi",
+    "kv_lora_rank",
+    "attention_sinks",
+    "use_bidirectional_attention",
+)
 _COMPARED: Final = """
-apertus arcee biogpt bitnet cohere cohere2 cwm ernie4_5 ernie4_5_moe exaone4 flex_olmo gemma gemma3_text glm glm4 glm4_moe
-gpt_neox granite granitemoe granitemoeshared helium hy_v3 hyperclovax internlm3 jais2 llama minimax_m2 mistral mixtral
-nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open
-starcoder2
+apertus arcee biogpt bitnet cohere cohere2 cwm ernie4_5 ernie4_5_moe exaone4 flex_olmo gemma gemma3_text glm glm4
+glm4_moe gpt_neox granite granitemoe granitemoeshared helium hy_v3 hyperclovax internlm3 jais2 llama minimax_m2
+mistral mixtral nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
+smollm3 solar_open starcoder2
 """
 COMPARED: Final = frozenset(_COMPARED.split())
 """Types of model whose logits were compared with transformers' own attention (tests/runtime/test_base_support.py).
 
-A model may take this implementation and still not be served right by it: it passes what is not looked at here (the sinks
-of gpt_oss), lets tokens see those after them (BERT's), or adds to the scores in a way of its own. So no other is taken.
+A model may take this implementation and still not be served right by it: it passes what is not looked at here (the
+sinks of gpt_oss), lets tokens see those after them (BERT's), or adds to the scores in a way of its own. So no other is
+taken.
 """
 
 
