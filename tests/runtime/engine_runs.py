@@ -210,9 +210,10 @@ def load_engine(
     max_rank: int = 16,
     blocks: int = 256,
     block_size: int = 16,
+    pack: bool = True,
     **options: int,
 ) -> Engine:
-    """Load a base and register its adapters, whose files are kept in `folder`."""
+    """Load a base and register its adapters, whose files are kept in `folder`; `pack` as an engine does in time."""
     from transformers import AutoConfig
 
     from motet_runtime.adapters.flat_store import FlatStore
@@ -223,6 +224,8 @@ def load_engine(
     sizes = {"kv_bytes": 1 << 62, "adapter_bytes": 1 << 40, "max_rank": max_rank, "block_size": block_size}
     longest = blocks * block_size // chosen["max_batch_size"]
     loaded = load_model(base, dtype, EngineOptions(**chosen, **sizes, max_tokens=longest), lambda _: None)
+    while pack and loaded.runner.pack_next():
+        pass
     library = AdapterLibrary(FlatStore(folder, loaded.runner.dtype), 1 << 30, pin=False)
     hidden = AutoConfig.from_pretrained(base).get_text_config().hidden_size
     engine = Engine(loaded, library, hidden, max_rank)

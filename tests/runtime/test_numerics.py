@@ -123,6 +123,22 @@ def test_a_mixed_batch_equals_peft_one_by_one(tiny: Bench, layout: Mapping[str, 
         assert run.scheduler.slots.evictions
 
 
+def test_weights_may_be_packed_while_requests_run(tiny: Bench, tmp_path: Path) -> None:
+    engine = load_engine(tiny.base, tmp_path, tiny.paths, pack=False)
+    run = engine.run(max_step_tokens=16)
+    sequences = [
+        engine.sequence(range(at, at + 50), owner, 12) for at, owner in enumerate(("all-linear", None, "attention"))
+    ]
+    run.add(*sequences)
+    unpacked = True
+    while run.scheduler.running or run.scheduler.waiting:
+        run.step()
+        unpacked = engine.loaded.runner.pack_next()
+    assert not unpacked
+    for one in sequences:
+        tiny.reference.check_greedy(one.adapter.id if one.adapter else None, one.prompt, one.output)
+
+
 def test_adapters_change_what_the_base_says(tiny: Bench) -> None:
     prompt = [*range(40), *INVOCATION, 9, 8]
     said = {name: tuple(tiny.reference.greedy(name, prompt, 8, 40 * (name == "activated"))) for name in ADAPTERS}
