@@ -85,9 +85,13 @@ def measure(batch: Batch, wanted: Collection[str], rounds: int | None) -> dict[s
         speed = batch.requests / measured.cpu_seconds(name)
         figures[f"{name}_{batch.suffix}_requests_per_cpu_s"] = round(speed, 3 if speed < 10 else 1)
         reference = f"peft_{name.partition('_')[2]}"
-        if batch.new_tokens and name != reference and reference in measured:
+        if name == reference or reference not in measured:
+            continue
+        if batch.new_tokens:
             share = measured.equal_share(name, reference)
             figures[f"{name}_{batch.suffix}_equal_to_peft_share"] = round(share, 3)
+        else:
+            figures[f"{name}_{batch.suffix}_worst_difference"] = measured.worst_difference(name, reference)
     return figures
 
 

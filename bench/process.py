@@ -71,7 +71,8 @@ class Process:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError(f"{self._engine} ended during {job['op']}; see {self._log.name}")
+            last = "\n".join(Path(self._log.name).read_text().splitlines()[-3:])
+            raise RuntimeError(f"{self._engine} ended during {job['op']}; the last lines of {self._log.name}:\n{last}")
         answer: Answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(f"{self._engine} failed in {job['op']}: {answer['error']}")

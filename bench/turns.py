@@ -16,6 +16,7 @@ from bench.process import Answer, EngineMissingError, Process, Setup
 Job = dict[str, Any]
 WARM_UP = 0
 """The first round: it does not count, so its jobs may be smaller."""
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,29 @@ class Measured:
         pairs = zip(self._rows(one), self._rows(other), strict=True)
         return statistics.mean(float(left == right) for left, right in pairs)
 
+    def worst_difference(self, name: str, reference: str) -> float:
+        """Of all scores; raises as `worst_difference` does."""
+        pairs = zip(self.answers[name], self.answers[reference], strict=True)
+        return max(worst_difference(ours["scores"], theirs["scores"]) for ours, theirs in pairs)
+
     def _spent(self, name: str) -> list[float]:
         return [float(answer["cpu_s"]) for answer in self.answers[name]]
 
     def _rows(self, name: str) -> list[Any]:
         return [row for answer in self.answers[name] for row in answer["tokens"]]
+
+
+def worst_difference(scores: list[list[float]], reference: list[list[float]]) -> float:
+    """The largest relative difference between two engines' scores.
+
+    Raises:
+        RuntimeError: it is beyond what rounding explains, so how fast they were computed means nothing.
+    """
+    pairs = [pair for rows in zip(scores, reference, strict=True) for pair in zip(*rows, strict=True)]
+    worst = max(abs(ours - theirs) / abs(theirs) for ours, theirs in pairs)
+    if worst > TOLERANCE:
+        raise RuntimeError(f"scores differ by {worst:.1e} of the reference's")
+    return float(f"{worst:.1e}")
 
 
 @contextmanager
