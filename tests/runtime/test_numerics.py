@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from motet_api.modeldeployment import DType
 from motet_runtime.classification import LabelRequest, score_labels
 from motet_runtime.engine.attention_cpu import _MOST_RUNS
 from motet_runtime.engine.blocks import runs
+from motet_runtime.engine.kernels_cpu import add_low_rank
 from motet_runtime.engine.plan import Plan
 from motet_runtime.engine.sequence import RowFailure, SampledToken, Sequence
 from tests.models import make_adapter, make_classifier, make_tiny_llama
@@ -164,6 +166,22 @@ def test_bfloat16_is_no_further_from_float32_than_pefts(base: Path, tmp_path: Pa
     mean, theirs_mean = torch.cat(ours).mean(), torch.cat(theirs).mean()
     assert 0 < mean < 1.25 * theirs_mean
     assert theirs_mean < 0.5
+
+
+@pytest.mark.parametrize("ranks", [(1, 7, 8), (0, 9, 3), (2000, 16, 1)])
+def test_low_rank_products_of_any_rank(ranks: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, a, b = (torch.randn(shape, generator=generator) for shape in ((9, 24), (2100, 24), (2100, 40)))
+    y = torch.zeros(9, 40)
+    spans = [(0, 2), (2, 1), (4, 5)]
+    rows = [0, 2000, 2050]
+    numbers = (np.array(values, np.int32) for values in ([f for f, _ in spans], [c for _, c in spans], rows, ranks))
+    add_low_rank(x.numpy(), y.numpy(), a.numpy(), b.numpy(), *numbers)
+    expected = torch.zeros(9, 40)
+    for (first, count), row, rank in zip(spans, rows, ranks, strict=True):
+        span = slice(first, first + count)
+        expected[span] = x[span] @ a[row : row + rank].T @ b[row : row + rank]
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("owner", [None, "all-linear", "activated"])

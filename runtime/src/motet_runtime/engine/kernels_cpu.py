@@ -188,7 +188,10 @@ def add_low_rank(x, y, a, b, first, count, row, rank):  # type: ignore[no-untype
     is `count[s]` tokens from `first[s]` on, and uses `rank[s]` rows from `row[s]` on; rank 0 changes nothing.
     """
     width, out_width = x.shape[1], y.shape[1]
-    h = np.empty(1024, np.float32)
+    most = 1
+    for segment in range(first.shape[0]):
+        most = max(most, rank[segment])
+    h = np.empty(most, np.float32)
     for segment in range(first.shape[0]):
         r, s = rank[segment], row[segment]
         for token in range(first[segment], first[segment] + count[segment]):
