@@ -102,7 +102,7 @@ MIXED_M = Batch(
     requests=64,
     prompt=64,
     new_tokens=32,
-    rounds=3,
+    rounds=5,
     suffix="m",
     ratios={
         "ratio64_m": (MOTET, MOTET_BASE),
