@@ -27,12 +27,12 @@ def _panel_job(names: list[str], turn: int) -> Job:
     (transcript,) = prompts("M", 1, TRANSCRIPT, f"transcript {turn}")
     questions = prompts("M", len(names), QUESTION, f"questions {turn}")
     suffixes = [[*INVOCATION, *question] for question in questions]
-    return {"op": "panel", "input": transcript, "adapters": names, "suffixes": suffixes, "token_ids": LABELS}
+    return {"op": "panel", "transcript": transcript, "adapters": names, "suffixes": suffixes, "token_ids": LABELS}
 
 
 def _one_by_one(panel: Job, names: list[str]) -> Job:
     """The same requests without a panel: each a prompt of its own."""
-    whole = [[*panel["input"], *suffix] for suffix in panel["suffixes"]]
+    whole = [[*panel["transcript"], *suffix] for suffix in panel["suffixes"]]
     return {"op": "score", "prompts": whole[: len(names)], "adapters": names, "token_ids": panel["token_ids"]}
 
 

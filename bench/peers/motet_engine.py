@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,11 @@ class MotetEngine:
         """Log-probabilities of tokens, in the pass that reads the prompt."""
         return {"scores": self._scores(zip(prompts, adapters, strict=True), token_ids)}
 
-    def panel(self, input: list[int], adapters: list[str], suffixes: Prompts, token_ids: list[int]) -> dict[str, Any]:
+    def panel(
+        self, transcript: list[int], adapters: list[str], suffixes: Prompts, token_ids: list[int]
+    ) -> dict[str, Any]:
         """Every adapter's scores of the same input with its own suffix."""
-        prompts = [[*input, *suffix] for suffix in suffixes]
+        prompts = [[*transcript, *suffix] for suffix in suffixes]
         return {"scores": self._scores(zip(prompts, adapters, strict=True), token_ids)}
 
     def load(self, name: str, path: str) -> None:
@@ -92,7 +94,10 @@ class MotetEngine:
             self._scheduler.forget_adapter(digest)
 
     def gaps(self, prompts: Prompts, adapters: Adapters, new_tokens: int, long_prompt: list[int]) -> dict[str, Any]:
-        """Seconds between tokens of running requests: before a long prompt arrives, and while it is read."""
+        """CPU seconds between tokens of running requests: before a long prompt arrives, and while it is read.
+
+        As the machine is shared, and nothing but the engine runs in this process, CPU time is what an idle core takes.
+        """
         sequences = [
             self._sequence(prompt, name, max_new_tokens=new_tokens)
             for prompt, name in zip(prompts, adapters, strict=True)
@@ -109,7 +114,7 @@ class MotetEngine:
                 self._scheduler.add(late)
                 arrived = True
             for outcome in self._step():
-                now = time.perf_counter()
+                now = time.process_time()
                 known = outcome.sequence.id
                 if known in last and known != late.id and len(outcome.sequence.output) > 2:
                     (beside if arrived else alone).append(now - last[known])
@@ -121,21 +126,22 @@ class MotetEngine:
             self._scheduler.remove(sequence)
         return {"alone": alone, "beside": beside, "tokens": read_tokens}
 
-    def _scores(self, rows: Iterable[tuple[list[int], str | None]], token_ids: list[int]) -> list[list[float]]:
+    def _scores(self, rows: Iterable[tuple[Sequence[int], str | None]], token_ids: list[int]) -> list[list[float]]:
         sequences = [self._sequence(prompt, name, max_new_tokens=1, scores=tuple(token_ids)) for prompt, name in rows]
         tokens = {outcome.sequence.id: outcome.token for outcome in self._run(sequences)}
         return [list(tokens[sequence.id].scores) for sequence in sequences]
 
-    def _sequence(self, prompt: list[int], name: str | None, **params: Any) -> Any:
+    def _sequence(self, prompt: Sequence[int], name: str | None, **params: Any) -> Any:
         from motet_api.identity import AdapterId
-        from motet_runtime.engine.sequence import SamplingParams, Sequence
+        from motet_runtime.engine.sequence import SamplingParams
+        from motet_runtime.engine.sequence import Sequence as Request
 
         adapter = None if name is None else self._library.adapters[AdapterId(name)]
         acts_from = adapter.acts_from(prompt) if adapter else 0
         if acts_from is None:
             raise RuntimeError(f"the prompt does not invoke {name}")
         sampling = SamplingParams(ignore_eos=True, **params)
-        return Sequence(next(self._ids), tuple(prompt), sampling, adapter, acts_from=acts_from)
+        return Request(next(self._ids), tuple(prompt), sampling, adapter, acts_from=acts_from)
 
     def _run(self, sequences: list[Any]) -> list[Any]:
         for sequence in sequences:

@@ -9,7 +9,7 @@ and `wall_s`; an answer with `error` is a job that failed. The jobs:
                                                        -> {"tokens": [[id..]..]}: greedy, all n of them
     {"op": "score", "prompts": .., "adapters": .., "token_ids": [id..]}
                                                        -> {"scores": [[log-probability of each id as the next token]..]}
-    {"op": "panel", "input": [id..], "adapters": [name..], "suffixes": [[id..]..], "token_ids": [id..]}
+    {"op": "panel", "transcript": [id..], "adapters": [name..], "suffixes": [[id..]..], "token_ids": [id..]}
                                                        -> {"scores": ..}: of input + suffix, by each adapter
     {"op": "gaps", "prompts": .., "adapters": .., "new_tokens": n, "long_prompt": [id..]}
                                                        -> {"alone": [s..], "beside": [s..]}: seconds between two tokens

@@ -12,7 +12,14 @@ from tests.runtime.process import runtime_process
 PAGE = Path(__file__).parents[2] / "docs" / "runtime.md"
 
 WRONG = [
-    *("--port 0", "--port 65536", "--admin-port 8000", "--max-model-len 1", "--max-batch-size 0", "--max-batch-size -1"),
+    *(
+        "--port 0",
+        "--port 65536",
+        "--admin-port 8000",
+        "--max-model-len 1",
+        "--max-batch-size 0",
+        "--max-batch-size -1",
+    ),
     *("--max-step-tokens 0", "--max-stretch 0.9", "--max-stretch nan", "--kv-memory 0", "--kv-memory 1.5"),
     *("--block-size 0", "--max-rank 0", "--adapter-slots 0", "--adapter-memory 0", "--adapter-host-memory -1"),
     *("--adapter-disk -1", "--threads 0", "--drain-grace-seconds -1", "--drain-timeout-seconds inf"),
@@ -32,7 +39,9 @@ def test_a_wrong_option_is_one_line_that_names_it(words: str, capsys: pytest.Cap
 
 
 def test_what_is_not_given_takes_its_default_and_sizes_are_in_mib() -> None:
-    settings = settings_of(parse_options(["serve", "--model", "/models/tiny", "--kv-memory", "3", "--adapter-disk", "0"]))
+    settings = settings_of(
+        parse_options(["serve", "--model", "/models/tiny", "--kv-memory", "3", "--adapter-disk", "0"])
+    )
     assert (settings.model, settings.model_name) == ("file:///models/tiny", "tiny")
     assert (settings.engine.kv_bytes, settings.engine.adapter_bytes) == (3 << 20, None)
     assert (settings.adapter_disk_bytes, settings.adapter_host_bytes) == (0, 2048 << 20)
