@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class Writer:
     """Writes "a" for ever."""
 
     def run(self, plan: Plan) -> dict[int, SampledToken | RowFailure]:
+        time.sleep(0.001)  # a step takes time, in which others run: else an answer is over before anybody looks
         prompts = {chunk.sequence.id: chunk.sequence.prompt for chunk in plan.chunks if chunk.samples}
         if any(FATAL in prompt for prompt in prompts.values()):
             raise RuntimeError("no memory")
@@ -46,6 +48,13 @@ class Writer:
             one: RowFailure("not finite") if POISON in prompt else SampledToken(97, -1.0, (), (float("nan"),))
             for one, prompt in prompts.items()
         }
+
+    def forget_adapter(self, digest: Digest) -> None:
+        """Nothing is kept."""
+
+    def pack_next(self) -> bool:
+        """Nothing is left to do."""
+        return False
 
 
 @dataclass
