@@ -1,6 +1,7 @@
 """The project's three images for local clusters: base, environment, code; run as their Dockerfiles say."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ PARTS = ("operator", "gateway", "runtime")
 _ENVIRONMENT = "/opt/motet/site-packages"
 _CODE = "/opt/motet/src"
 _PROGRAMS = "/opt/motet/bin"
+_KERNELS = "/opt/motet/kernels"
 _ENVIRONMENT_LAYOUT = "1"
 _CODE_LAYOUT = "2"
 """Parts of the cache keys: raise one when the way that layer is put together changes."""
@@ -40,7 +42,7 @@ def project_image(part: str, tag: str = "dev") -> Image:
     defaults = {"PATH": f"{_PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": f"{_CODE}:{_ENVIRONMENT}"}
     named = {entry.partition("=")[0] for entry in config.env}
     config = replace(config, env=(*config.env, *(f"{k}={v}" for k, v in defaults.items() if k not in named)))
-    layers = [base_layer(), _environment_layer(part), _code_layer(part)]
+    layers = [base_layer(), _environment_layer(part), *_kernel_layers(part), _code_layer(part)]
     return make_image(f"motet.local/{part}:{tag}", layers, config)
 
 
@@ -83,6 +85,54 @@ def _code_layer(part: str) -> Layer:
             return [Tree(code, _CODE), Tree(programs, _PROGRAMS)]
 
         return make_layer(f"code-{part}-{digest.hexdigest()[:16]}", trees)
+
+
+def _kernel_layers(part: str) -> list[Layer]:
+    """The runtime's kernels, compiled for this machine: what `RUN` does in its Dockerfile.
+
+    The compiler notes where the source lies and what time it has, so it is run where the image's code will be, in a
+    mount namespace of its own.
+    """
+    python = Path(_interpreter())
+    if part != "runtime" or python.is_relative_to("/opt"):
+        return []
+    engine = REPOSITORY / "runtime/src/motet_runtime/engine"
+    digest = hashlib.sha256((REPOSITORY / "requirements/runtime.txt").read_bytes() + _processor().encode())
+    for name in ("kernels_cpu.py", "precompile.py"):
+        digest.update((engine / name).read_bytes())
+    with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+
+        def trees() -> list[Tree]:
+            code, kernels = Path(folder, "code"), Path(folder, "kernels")
+            kernels.mkdir()
+            for package in (REPOSITORY / "api/src/motet_api", REPOSITORY / "runtime/src/motet_runtime"):
+                shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+            for path in code.rglob("*.py"):
+                os.utime(path, (0, 0))  # as in a layer, where files have no times
+            packages = subprocess.run(
+                [str(REPOSITORY / "hack/venv"), "dev"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            script = f"mount -t tmpfs none /opt && mkdir -p {_CODE} && mount --bind {code} {_CODE} && exec "
+            script += f"{packages}/bin/python -m motet_runtime.engine.precompile {kernels}"
+            environment = {**os.environ, "PYTHONPATH": _CODE, "PYTHONDONTWRITEBYTECODE": "1"}
+            with step("compiling the runtime's kernels for its image"):
+                done = subprocess.run(
+                    ["unshare", "--mount", "sh", "-c", script],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            if done.returncode != 0:
+                raise LocalKubeError(f"compiling the kernels failed: {done.stderr.strip()[-2000:]}")
+            return [Tree(kernels, _KERNELS)]
+
+        return [make_layer(f"kernels-{digest.hexdigest()[:16]}", trees)]
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def _small_files(packages: set[str]) -> dict[str, str]:

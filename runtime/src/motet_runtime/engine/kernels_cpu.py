@@ -9,10 +9,14 @@ Everything is float32. The compiled code is kept on disk, see `numba_cache_folde
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+PRECOMPILED: Final = "MOTET_PRECOMPILED_KERNELS"
+"""Names a folder of compiled kernels that came with the image (`precompile.py`); it need not be writable."""
 
 
 def numba_cache_folder() -> Path:
@@ -22,9 +26,14 @@ def numba_cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            pass
     except OSError:
-        return Path(tempfile.gettempdir()) / "motet-numba"
+        folder = Path(tempfile.gettempdir()) / "motet-numba"
+    precompiled = os.environ.get(PRECOMPILED)
+    if precompiled and Path(precompiled).is_dir():
+        # numba uses a folder only if it can write to it.
+        shutil.copytree(precompiled, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return folder
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(numba_cache_folder())
