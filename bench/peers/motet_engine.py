@@ -10,6 +10,7 @@ from bench.peers.protocol import Adapters, Options, Prompts, Stages, run
 
 STEP_TOKENS = 512
 KV_BYTES = 3 << 30
+_STEPS_TO_WARM, _STEPS_ALONE = 80, 336
 
 
 class MotetEngine:
@@ -41,7 +42,7 @@ class MotetEngine:
         stages.done("model")
         self._runner = loaded.runner
         self._max_rank = options.max_rank
-        self._scheduler = Scheduler(loaded.budgets, (), Pace(2.5, loaded.span))
+        self._scheduler = Scheduler(loaded.budgets, (), Pace(2.2, loaded.span))
         self._scratch = tempfile.TemporaryDirectory(prefix="motet-bench-")
         store = FlatStore(Path(self._scratch.name), loaded.runner.dtype)
         self._library = AdapterLibrary(store, host_bytes=2 << 30, pin=False)
@@ -94,37 +95,47 @@ class MotetEngine:
             self._scheduler.forget_adapter(digest)
 
     def gaps(self, prompts: Prompts, adapters: Adapters, new_tokens: int, long_prompt: list[int]) -> dict[str, Any]:
-        """CPU seconds between tokens of running requests: before a long prompt arrives, and while it is read.
+        """CPU seconds between tokens of short requests: for a while without, then while a long prompt is read.
 
-        As the machine is shared, and nothing but the engine runs in this process, CPU time is what an idle core takes.
+        Short requests run all the time: where one ends, the next begins with the next of `prompts`; `adapters` are as
+        many as run at once. As the machine is shared, and nothing but the engine runs in this process, CPU time is what
+        an idle core takes.
         """
-        sequences = [
-            self._sequence(prompt, name, max_new_tokens=new_tokens)
-            for prompt, name in zip(prompts, adapters, strict=True)
-        ]
+        waiting = itertools.cycle(prompts)
         late = self._sequence(long_prompt, None, max_new_tokens=1)
-        for sequence in sequences:
+        running: dict[int, float | None] = {}
+        sequences: dict[int, Any] = {late.id: late}
+
+        def begin(name: str | None, tokens: int = new_tokens) -> None:
+            sequence = self._sequence(next(waiting), name, max_new_tokens=tokens)
             self._scheduler.add(sequence)
-        last: dict[int, float] = {}
-        alone: list[float] = []
-        beside: list[float] = []
-        arrived = False
+            running[sequence.id], sequences[sequence.id] = None, sequence
+
+        for place, name in enumerate(adapters):
+            # Staggered, so that they do not all end at once, ever after.
+            begin(name, new_tokens * (place + 1) // len(adapters))
+        gaps: dict[bool, list[float]] = {False: [], True: []}
+        steps = 0
         while not late.output:
-            if not arrived and min(len(sequence.output) for sequence in sequences) >= 20:
+            steps += 1
+            if steps == _STEPS_ALONE:
                 self._scheduler.add(late)
-                arrived = True
-            for outcome in self._step():
-                now = time.process_time()
-                known = outcome.sequence.id
-                if known in last and known != late.id and len(outcome.sequence.output) > 2:
-                    (beside if arrived else alone).append(now - last[known])
-                last[known] = now
-            if all(len(sequence.output) >= new_tokens for sequence in sequences):
-                raise RuntimeError("the short requests ended before the long prompt was read")
-        read_tokens = sum(len(sequence.output) for sequence in sequences)
-        for sequence in sequences:
+            outcomes = self._step()
+            now = time.process_time()
+            for outcome in outcomes:
+                sequence = outcome.sequence
+                if sequence is late:
+                    continue
+                last = running[sequence.id]
+                if last is not None and steps > _STEPS_TO_WARM:
+                    gaps[steps >= _STEPS_ALONE].append(now - last)
+                running[sequence.id] = now
+                if outcome.finish:
+                    del running[sequence.id], sequences[sequence.id]
+                    begin(sequence.adapter and sequence.adapter.id)
+        for sequence in sequences.values():
             self._scheduler.remove(sequence)
-        return {"alone": alone, "beside": beside, "tokens": read_tokens}
+        return {"alone": gaps[False], "beside": gaps[True], "steps": steps}
 
     def _scores(self, rows: Iterable[tuple[Sequence[int], str | None]], token_ids: list[int]) -> list[list[float]]:
         sequences = [self._sequence(prompt, name, max_new_tokens=1, scores=tuple(token_ids)) for prompt, name in rows]

@@ -37,7 +37,33 @@ def test_it_follows_a_machine_that_becomes_slower() -> None:
     before = pace.tokens(0)
     for _ in range(40):
         pace.observe(DECODE + 10 * 2 * TOKEN, 4, [(0, 10)])
+    pace.observe(DECODE, 4, [])
     assert pace.tokens(0) == pytest.approx(before / 2, rel=0.1)
+
+
+def test_it_looks_at_answers_alone_now_and_then_so_that_their_growth_is_not_the_prompts() -> None:
+    pace = taught()
+    given = [pace.tokens(0)]
+    decode = DECODE
+    for _ in range(200):
+        decode *= 1.01
+        tokens = pace.tokens(0)
+        pace.observe(decode + tokens * TOKEN, 4, [(0, tokens)] if tokens else [])
+        given.append(tokens)
+    alone = [at for at, tokens in enumerate(given) if tokens == 0]
+    assert 10 <= len(alone) <= 13
+    assert given[-1] > 3 * given[0], "longer steps of answers leave room for more"
+
+
+def test_a_look_that_others_spoil_is_not_tried_again_at_once() -> None:
+    pace = taught()
+    for _ in range(40):
+        if pace.tokens(0) == 0:
+            break
+        pace.observe(2 * DECODE, 4, [(0, 10)])
+    assert pace.tokens(0) == 0
+    pace.observe(2 * DECODE, 4, [(0, 5)])  # a short prompt came
+    assert pace.tokens(0) > 0
 
 
 def test_prompts_alone_teach_what_a_token_costs() -> None:
@@ -67,3 +93,13 @@ def test_a_step_that_was_quicker_than_answers_alone_does_no_harm() -> None:
     for _ in range(50):
         pace.observe(DECODE / 2, 4, [(0, 10)])
     assert 0 < pace.tokens(0) < 10_000
+
+
+def test_short_prompts_in_the_step_leave_a_long_one_less_but_not_nothing_for_ever() -> None:
+    pace = taught()
+    alone = pace.tokens(0)
+    assert pace.tokens(0, beside=alone // 2) == pytest.approx(alone / 2, abs=1)
+    crowded = [pace.tokens(0, beside=alone) for _ in range(20)]
+    assert crowded[:8] == [0] * 8
+    assert min(crowded[8:]) == 8
+    assert pace.tokens(0) == alone

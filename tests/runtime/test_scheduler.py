@@ -21,7 +21,7 @@ class FixedPace(Pace):
         super().__init__(2.0, 1000.0)
         self.allowance = allowance
 
-    def tokens(self, start: int) -> int:
+    def tokens(self, start: int, beside: int = 0) -> int:
         return self.allowance
 
 

@@ -82,7 +82,7 @@ def _parser() -> _Parser:
     add(
         "--max-stretch",
         type=_number(1.0),
-        default=2.5,
+        default=2.2,
         help="how many times as long as alone a step of running answers may take beside a long prompt",
     )
     add("--kv-memory", type=_whole(1), help="MiB for keys and values (default: a quarter of the memory)")

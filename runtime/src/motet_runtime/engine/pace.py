@@ -9,6 +9,12 @@ from typing import Final
 
 _SHARE: Final = 0.2
 """Weight of the newest step in the averages."""
+_MOST_DENIALS: Final = 8
+"""Times that short prompts may take what a long one would get, one after the other."""
+_STEPS_UNTIL_LOOK: Final = 16
+"""Steps with a chunk after which one goes without: as answers grow, their own steps become longer, and what they take
+must not be put down to the prompt.
+"""
 
 
 class Pace:
@@ -24,21 +30,35 @@ class Pace:
         self._least = least
         self._decode: float | None = None
         self._unit: float | None = None
+        self._mixed = 0
+        self._denied = 0
 
-    def tokens(self, start: int) -> int:
-        """Tokens of a prompt, from position `start` on, for a step that has decode rows as well."""
+    def tokens(self, start: int, beside: int = 0) -> int:
+        """Tokens of a prompt, from position `start` on, for a step that has decode rows as well.
+
+        `beside`: tokens of short prompts that are in the step already. Where they take all the time that there is, the
+        long prompt waits, but not for ever. Now and then it gets none, to see what the answers take alone.
+        """
         if self._decode is None or self._unit is None:
             return self._least * 4
-        seconds = (self._stretch - 1) * self._decode
-        return max(self._least, int(seconds / (self._unit * self._weight(start))))
+        if self._mixed >= _STEPS_UNTIL_LOOK:
+            return 0
+        room = (self._stretch - 1) * self._decode / self._unit - beside
+        tokens = int(room / self._weight(start))
+        self._denied = self._denied + 1 if beside and tokens < self._least else 0
+        if 0 < self._denied <= _MOST_DENIALS:
+            return 0
+        return max(self._least, tokens)
 
     def observe(self, seconds: float, decode_rows: int, chunks: list[tuple[int, int]]) -> None:
         """A step took so long; `chunks` are (start, count) of its prompts' parts."""
         if seconds <= 0:
             return  # a clock that stood still says nothing
+        self._mixed = self._mixed + 1 if chunks and decode_rows and self._mixed < _STEPS_UNTIL_LOOK else 0
         work = sum(count * self._weight(start + count / 2) for start, count in chunks)
         if not chunks and decode_rows:
-            self._decode = _averaged(self._decode, seconds)
+            # Beside a long prompt they are rare, so each weighs more.
+            self._decode = _averaged(self._decode, seconds, 0.5)
         elif work and (self._decode is not None or not decode_rows):
             rest = seconds - (self._decode or 0.0) * bool(decode_rows)
             self._unit = _averaged(self._unit, max(rest, seconds * 0.05) / work)
@@ -47,5 +67,5 @@ class Pace:
         return 1.0 + position / self._span
 
 
-def _averaged(average: float | None, newest: float) -> float:
-    return newest if average is None else average + _SHARE * (newest - average)
+def _averaged(average: float | None, newest: float, share: float = _SHARE) -> float:
+    return newest if average is None else average + share * (newest - average)

@@ -147,8 +147,9 @@ class Scheduler:
         counts |= _in_order([sequence for sequence in new if not self._is_long(sequence)], room)
         # 4. Long prompts, in what is left by those.
         long += [sequence for sequence in new if self._is_long(sequence)]
-        left = budget - sum(counts.values())
-        counts |= _shared(long, min(self._allowance(long, answers, left), left))
+        short = sum(counts.values())
+        left = budget - short
+        counts |= _shared(long, min(self._allowance(long, answers, left, short), left))
         chunks = [*answers, *(_chunk(sequence, count) for sequence, count in counts.items() if count)]
         for chunk in chunks:
             self._flows.charge(chunk.sequence, chunk.count)
@@ -204,9 +205,9 @@ class Scheduler:
         self.preemptions += 1
         return sequence
 
-    def _allowance(self, long: list[Sequence], answers: list[Chunk], budget: int) -> int:
-        """Most tokens of all long prompts together in a step."""
-        return self._pace.tokens(long[0].computed) if long and answers else budget
+    def _allowance(self, long: list[Sequence], answers: list[Chunk], budget: int, short: int = 0) -> int:
+        """Most tokens of all long prompts together in a step, which has `short` tokens of short ones."""
+        return self._pace.tokens(long[0].computed, short) if long and answers else budget
 
     def _admissions(self, budget: int, answers: list[Chunk]) -> list[Sequence]:
         """Begin with new sequences while tokens and seats are left."""
