@@ -25,16 +25,14 @@ class LoraSegment:
 
 
 class LoraStacks:
-    """The stacks of all modules, and the step's segments.
+    """The stacks of all modules, and the step's segments. `triton`: by the GPU's kernels.
 
     Raises:
         KeyError: (write) a module is unknown.
     """
 
-    def __init__(
-        self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device, triton: bool | None = None
-    ) -> None:
-        self._triton = device.type == "cuda" if triton is None else triton
+    def __init__(self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device, triton: bool) -> None:
+        self._triton = triton
         # The CPU's kernel computes in float32; there the stacks are written to only where adapters lie, so memory that
         # no adapter needs is not taken from the machine.
         kept = dtype if self._triton else torch.float32

@@ -66,8 +66,17 @@ class ModelRunner:
     def write_adapter(
         self, digest: Digest, row: int, modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]], head: Head | None
     ) -> None:
-        """Put an adapter's weights in place (from any thread; no running sequence uses those rows)."""
-        self.stacks.write(row, modules)
+        """Put an adapter's weights in place (from any thread; no running sequence uses those rows).
+
+        On a GPU by a stream of its own, so that the copies run beside the batch; they are done when this returns.
+        """
+        if self.device.type == "cuda":
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
+                self.stacks.write(row, modules)
+            stream.synchronize()
+        else:
+            self.stacks.write(row, modules)
         if head is not None:
             self._heads[digest] = head
 
