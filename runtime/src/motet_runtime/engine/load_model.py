@@ -104,14 +104,18 @@ def _read(folder: Path, dtype: DType, device: torch.device) -> Any:
             packed.check_supported(config)
             model = mapped_model(folder, config, _DTYPES[dtype], packed.NAME, device)
             if model is None:
-                model = AutoModelForCausalLM.from_pretrained(
+                model, report = AutoModelForCausalLM.from_pretrained(
                     folder,
                     config=config,
                     dtype=_DTYPES[dtype] or "auto",
                     attn_implementation=packed.NAME,
                     local_files_only=True,
                     use_safetensors=True,
+                    output_loading_info=True,
                 )
+                if missing := sorted(report["missing_keys"]):
+                    # transformers would draw them at random.
+                    raise ModelError(f"{folder} lacks the weights of {missing[0]} ({len(missing)} such): save it whole")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {error}") from error
     return model.to(device).eval().requires_grad_(False)

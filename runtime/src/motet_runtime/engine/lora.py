@@ -93,9 +93,12 @@ class LoraStacks:
             self._segments = (first, count, row, ranks)
 
     def add(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add every token's low-rank product of module `index` for inputs x (1, tokens, in) to y (1, tokens, out)."""
+        """Add every token's low-rank product of module `index` for inputs x (..., in) to y (..., out).
+
+        The dimensions before the last, together, are the step's tokens: some models drop the first for some modules.
+        """
         if self._most[index]:
-            self._add(index, x[0], y[0])
+            self._add(index, x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1]))
 
     def _add_by_triton(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
         first, count, row, ranks, tiles = self._segments
