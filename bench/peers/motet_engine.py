@@ -18,11 +18,21 @@ class MotetEngine:
     """A base, and adapters by name."""
 
     def __init__(self, options: Options, stages: Stages) -> None:
+        from motet_runtime.engine.lean_imports import without_collection
+
+        with without_collection():
+            self._load(options, stages)
+        self._ids = itertools.count(1)
+        for name, path in options.adapters.items():
+            self.load(name, str(path))
+        stages.done("adapters")
+
+    def _load(self, options: Options, stages: Stages) -> None:
         import tempfile
 
         import torch
 
-        from motet_api.modeldeployment import DType
+        from motet_api.dtypes import DType
         from motet_runtime.adapters.flat_store import FlatStore
         from motet_runtime.adapters.library import AdapterLibrary
         from motet_runtime.engine.load_model import load_model
@@ -47,10 +57,6 @@ class MotetEngine:
         self._scratch = tempfile.TemporaryDirectory(prefix="motet-bench-")
         store = FlatStore(Path(self._scratch.name), loaded.runner.dtype)
         self._library = AdapterLibrary(store, host_bytes=HOST_BYTES, pin=False)
-        self._ids = itertools.count(1)
-        for name, path in options.adapters.items():
-            self.load(name, str(path))
-        stages.done("adapters")
 
     def ready(self) -> None:
         """All that a server does within its first steps."""

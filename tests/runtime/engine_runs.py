@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motet_api.dtypes import DType
 from motet_api.identity import AdapterId, Digest
-from motet_api.modeldeployment import DType
 from motet_runtime.engine.pace import Pace
 from motet_runtime.engine.plan import Failed, Outcome, Plan, SlotLoad
 from motet_runtime.engine.scheduler import Budgets, Scheduler

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from motet_api.modeldeployment import DType
+from motet_api.dtypes import DType
 from motet_runtime.adapters.targets import LinearShapes
 from motet_runtime.engine import packed
 from motet_runtime.engine.lean_imports import without_compiler_and_distributed
