@@ -56,6 +56,8 @@ check: ## Lint, types, import contracts, generated files up to date
 bench: ## Benchmarks, the engine's and its peers' and the gateway's; figures go to bench/results/
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.kernels
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.engine
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.many
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.serving
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.gateway
 	bench/report
 

@@ -36,7 +36,7 @@ class Batch:
 def prompts(model: str, count: int, length: int, seed: str) -> list[list[int]]:
     """Random token ids; a seed of its own for each job keeps prefix caches out of the comparison."""
     draw = random.Random(seed)
-    return [[draw.randrange(300, models.SHAPES[model].vocab) for _ in range(length)] for _ in range(count)]
+    return [[draw.randrange(300, models.shape(model).vocab) for _ in range(length)] for _ in range(count)]
 
 
 def _job(batch: Batch, names: list[str], kind: str) -> Callable[[int], Job]:
@@ -113,6 +113,15 @@ MIXED_M = Batch(
         "peft_ratio64_m": ("peft_distinct", "peft_base"),
         "vllm_ratio64_m": ("vllm_distinct", "vllm_base"),
     },
+)
+MIXED_SMOLLM2 = Batch(
+    model="SmolLM2",
+    requests=16,
+    prompt=64,
+    new_tokens=16,
+    rounds=3,
+    suffix="smollm2",
+    ratios={"ratio16_smollm2": (MOTET, MOTET_BASE), "vs_peft_smollm2": (MOTET, "peft_distinct")},
 )
 MIXED_S = Batch(
     model="S",

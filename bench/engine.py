@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Measure]] = {
     "mixed_s": (tuple(batches.MIXED_S.ratios), partial(batches.measure, batches.MIXED_S)),
     "mixed_m": (tuple(batches.MIXED_M.ratios), partial(batches.measure, batches.MIXED_M)),
     "mixed_l": (tuple(batches.MIXED_L.ratios), partial(batches.measure, batches.MIXED_L)),
+    "mixed_smollm2": (tuple(batches.MIXED_SMOLLM2.ratios), partial(batches.measure, batches.MIXED_SMOLLM2)),
     "classify_m": (tuple(batches.CLASSIFY_M.ratios), partial(batches.measure, batches.CLASSIFY_M)),
     "rank_m": (("rank_penalty",), wider),
     "panel_m": (("panel_speedup", "panel_cpu_s"), single.panel),

@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,12 @@ SHAPES = {
     "L": Shape(hidden=2048, layers=16, heads=32, kv_heads=8, intermediate=8192, vocab=8_192, deviation=0.022),
 }
 """8 million, 116 million and 1.0 billion parameters."""
+_SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocab=49_152, deviation=0.0)
+
+
+def shape(name: str) -> Shape:
+    """Sizes of S, M, L or SmolLM2, which is no random model: 135 million parameters, from `hack/smollm2`."""
+    return _SMOLLM2 if name == "SmolLM2" else SHAPES[name]
 
 
 def cache_root() -> Path:
@@ -54,7 +61,10 @@ def cache_root() -> Path:
 
 
 def model(name: str) -> Path:
-    """The folder of model S, M or L; made now if it is not there."""
+    """The folder of model S, M, L or SmolLM2; made now if it is not there."""
+    if name == "SmolLM2":
+        command = [Path(__file__).parents[1] / "hack" / "smollm2"]
+        return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
     path = cache_root() / name / "base"
     with _made_once(path) as missing:
         if missing:
@@ -78,7 +88,7 @@ def adapters(
         path = cache_root() / name / kind / f"{'alora' if alora else 'lora'}{rank}-{index:02}"
         with _made_once(path) as missing:
             if missing:
-                _make_adapter(path, model(name), SHAPES[name], rank, targets, alora, seed=index)
+                _make_adapter(path, model(name), shape(name), rank, targets, alora, seed=index)
         made[path.name] = path
     return made
 
@@ -164,4 +174,4 @@ def _make_adapter(
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or SHAPES:
-        print(model(wanted), json.dumps(asdict(SHAPES[wanted])))
+        print(model(wanted), json.dumps(asdict(shape(wanted))))

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 def write(name: str, figures: Mapping[str, float], machine: str = "", *, keep: bool = False) -> None:
     """Write the figures and print them; `machine` adds to the processor's name what else matters.
 
-    With `keep`, figures that are in the file already and not measured now stay, under `earlier` with their own commit,
-    machine and date; so a long run can be split.
+    With `keep`, figures that are in the file already and not measured now stay, and `others` says of each by which
+    commit, and when, it was measured; so a long run can be split.
     """
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -36,13 +36,9 @@ def write(name: str, figures: Mapping[str, float], machine: str = "", *, keep: b
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The new document, with the old figures that it does not replace."""
-    earlier = old.pop("earlier", [])
-    runs = [new, old, *earlier]
-    for run in runs[1:]:
-        run["figures"] = {name: value for name, value in run["figures"].items() if name not in new["figures"]}
-    origin = ("commit", "machine", "date")
-    if all(new[key] == old[key] for key in origin):
-        new["figures"] = dict(sorted((old["figures"] | new["figures"]).items()))
-        runs.remove(old)
-    left = [run for run in runs[1:] if run["figures"]]
-    return {**new, **({"earlier": left} if left else {})}
+    origin = f"{old['commit']} {old['date']}"
+    kept = {name: value for name, value in old["figures"].items() if name not in new["figures"]}
+    others = {name: old.get("others", {}).get(name, origin) for name in kept}
+    others = {name: run for name, run in others.items() if run != f"{new['commit']} {new['date']}"}
+    new["figures"] = dict(sorted((kept | new["figures"]).items()))
+    return {**new, **({"others": dict(sorted(others.items()))} if others else {})}

@@ -10,6 +10,7 @@ from bench.peers.protocol import Adapters, Options, Prompts, Stages, run
 
 STEP_TOKENS = 512
 KV_BYTES = 3 << 30
+HOST_BYTES = 2 << 30
 _STEPS_TO_WARM, _STEPS_ALONE = 80, 336
 
 
@@ -17,11 +18,21 @@ class MotetEngine:
     """A base, and adapters by name."""
 
     def __init__(self, options: Options, stages: Stages) -> None:
+        from motet_runtime.engine.lean_imports import without_collection
+
+        with without_collection():
+            self._load(options, stages)
+        self._ids = itertools.count(1)
+        for name, path in options.adapters.items():
+            self.load(name, str(path))
+        stages.done("adapters")
+
+    def _load(self, options: Options, stages: Stages) -> None:
         import tempfile
 
         import torch
 
-        from motet_api.modeldeployment import DType
+        from motet_api.dtypes import DType
         from motet_runtime.adapters.flat_store import FlatStore
         from motet_runtime.adapters.library import AdapterLibrary
         from motet_runtime.engine.load_model import load_model
@@ -45,11 +56,7 @@ class MotetEngine:
         self._scheduler = Scheduler(loaded.budgets, (), Pace(2.2, loaded.span))
         self._scratch = tempfile.TemporaryDirectory(prefix="motet-bench-")
         store = FlatStore(Path(self._scratch.name), loaded.runner.dtype)
-        self._library = AdapterLibrary(store, host_bytes=2 << 30, pin=False)
-        self._ids = itertools.count(1)
-        for name, path in options.adapters.items():
-            self.load(name, str(path))
-        stages.done("adapters")
+        self._library = AdapterLibrary(store, host_bytes=HOST_BYTES, pin=False)
 
     def ready(self) -> None:
         """All that a server does within its first steps."""
@@ -136,6 +143,14 @@ class MotetEngine:
         for sequence in sequences.values():
             self._scheduler.remove(sequence)
         return {"alone": gaps[False], "beside": gaps[True], "steps": steps}
+
+    def slot_counts(self) -> tuple[int, int, int]:
+        """Copies into slots and evictions so far, and bytes of a row of the stacks."""
+        from motet_runtime.engine.lora import LoraStacks
+
+        slots, runner = self._scheduler.slots, self._runner
+        row = LoraStacks.bytes_per_row(runner.shapes, runner.dtype, runner.device)
+        return slots.loads, slots.evictions, row
 
     def _scores(self, rows: Iterable[tuple[Sequence[int], str | None]], token_ids: list[int]) -> list[list[float]]:
         sequences = [self._sequence(prompt, name, max_new_tokens=1, scores=tuple(token_ids)) for prompt, name in rows]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motet_api.dtypes import DType
 from motet_api.identity import AdapterId, Digest
-from motet_api.modeldeployment import DType
 from motet_runtime.engine.pace import Pace
 from motet_runtime.engine.plan import Failed, Outcome, Plan, SlotLoad
 from motet_runtime.engine.scheduler import Budgets, Scheduler
@@ -211,9 +211,12 @@ def load_engine(
     blocks: int = 256,
     block_size: int = 16,
     pack: bool = True,
+    triton: bool = False,
     **options: int,
 ) -> Engine:
-    """Load a base and register its adapters, whose files are kept in `folder`; `pack` as an engine does in time."""
+    """Load a base and register its adapters, whose files are kept in `folder`; `pack` as an engine does in time, and
+    compute by the GPU's kernels with `triton`.
+    """
     from transformers import AutoConfig
 
     from motet_runtime.adapters.flat_store import FlatStore
@@ -223,7 +226,8 @@ def load_engine(
     chosen = {"max_batch_size": 16, "max_step_tokens": 512, "adapter_slots": 16, **options}
     sizes = {"kv_bytes": 1 << 62, "adapter_bytes": 1 << 40, "max_rank": max_rank, "block_size": block_size}
     longest = blocks * block_size // chosen["max_batch_size"]
-    loaded = load_model(base, dtype, EngineOptions(**chosen, **sizes, max_tokens=longest), lambda _: None)
+    limits = EngineOptions(**chosen, **sizes, max_tokens=longest)
+    loaded = load_model(base, dtype, limits, lambda _: None, triton=triton)
     while pack and loaded.runner.pack_next():
         pass
     library = AdapterLibrary(FlatStore(folder, loaded.runner.dtype), 1 << 30, pin=False)

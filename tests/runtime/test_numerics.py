@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from motet_api.dtypes import DType
 from motet_api.identity import AdapterId
-from motet_api.modeldeployment import DType
 from motet_runtime.classification import LabelRequest, score_labels
 from motet_runtime.engine.attention_cpu import _MOST_RUNS
 from motet_runtime.engine.blocks import runs

@@ -247,3 +247,19 @@ def test_imports_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_long_prompt_beside_answers_is_read_whatever_short_prompts_come() -> None:
+    engine = run(blocks=600, max_batch_size=16, stretch=2.0)
+    engine.seconds = lambda plan: 0.02 + 0.001 * sum(chunk.count for chunk in plan.chunks if not chunk.decodes)
+    engine.add(*(sequence(number, 3, 500) for number in (1, 2, 3)))
+    for _ in range(5):
+        engine.step()
+    long = sequence(4, 400)
+    engine.add(long)
+    for number in range(10, 610):
+        engine.add(sequence(number, 20, 1))
+        engine.step()
+        if long.output:
+            break
+    assert long.output, f"only {long.computed} of 400 tokens were read"

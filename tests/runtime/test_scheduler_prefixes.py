@@ -59,8 +59,7 @@ def test_whoever_shares_nothing_goes_on_meanwhile() -> None:
     assert 3 in {number for number, _, _ in engine.rows()} | {one.id for one in engine.finished}
 
 
-@pytest.mark.parametrize("how", ["removed", "failed"])
-def test_when_the_first_is_gone_the_second_computes_it_itself(how: str) -> None:
+def test_when_the_first_is_gone_the_second_computes_it_itself() -> None:
     engine = run(max_step_tokens=8)
     first, second = following(1), following(2)
     engine.add(first, second)

@@ -1,26 +1,17 @@
 """The `ModelDeployment` kind: a shared base model, the pods that serve it, and how they scale."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from motet_api.dtypes import DType
 from motet_api.names import API_VERSION, MODEL_DEPLOYMENT_KIND
 from motet_api.objects import Conditions, KubeModel, ModelSource, ObjectMeta, cel
 
 PASS_THROUGH: Final[JsonDict] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 """Schema of an object that goes into the pod as it is; the API server validates it there."""
 INT_OR_STRING: Final[JsonDict] = {"x-kubernetes-int-or-string": True}
-
-
-class DType(StrEnum):
-    """The type the weights are computed in."""
-
-    AUTO = "Auto"
-    FLOAT32 = "Float32"
-    BFLOAT16 = "BFloat16"
-    FLOAT16 = "Float16"
 
 
 class ModelSpec(KubeModel):

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
@@ -17,6 +17,9 @@ from motet_runtime.engine.sequence import Adapter, FinishReason, SampledToken, S
 from motet_runtime.engine.text import TextStream
 from motet_runtime.engine.thread import EngineThread
 from motet_runtime.errors import RequestError
+
+_LONG_TEXT: Final = 4096
+"""Characters from which on handing a text to a thread costs less than reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,12 @@ class Generator:
 
     def _name(self, token: int) -> str:
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+    async def read(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text; a long one is read in a thread, so that nobody waits for it."""
+        if len(text) < _LONG_TEXT:
+            return self.encode(text, add_special_tokens)
+        return await asyncio.to_thread(self.encode, text, add_special_tokens)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text."""

@@ -17,6 +17,7 @@ from motet_runtime.adapters.artifact import Artifact, VerifiedAdapter, verify
 from motet_runtime.adapters.flat_file import FlatAdapter
 from motet_runtime.adapters.library import AdapterLibrary
 from motet_runtime.adapters.sources import local_path, opened
+from motet_runtime.engine.lean_imports import without_collection
 from motet_runtime.engine.pace import Pace
 from motet_runtime.engine.plan import SlotLoad
 from motet_runtime.engine.scheduler import Scheduler
@@ -66,7 +67,8 @@ class EngineHost:
 
         def run() -> None:
             try:
-                base = self._load_base()
+                with without_collection():
+                    base = self._load_base()
             except Exception as error:  # the thread's edge: handed over, and raised again by whoever waits
                 loop.call_soon_threadsafe(settle, None, error)
                 return

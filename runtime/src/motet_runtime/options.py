@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from motet_api.modeldeployment import DType
+from motet_api.dtypes import DType
 from motet_api.names import ADMIN_PORT, CLAIM_MOUNT_ROOT, SERVING_PORT
 from motet_runtime.settings import EngineOptions, Settings
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from motet_api.modeldeployment import DType
+from motet_api.dtypes import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,6 @@ class AdapterLibrary:
         """What is registered."""
         return self._adapters
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of weights in host memory."""
-        return self._held_bytes
-
     def register(self, adapter_id: AdapterId, verified: VerifiedAdapter) -> Adapter:
         """Convert a verified adapter to its file, unless that is there, and make it known.
 

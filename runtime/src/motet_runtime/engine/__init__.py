@@ -1,5 +1,5 @@
-"""The engine: sequences, scheduler, model, sampling, and the thread that runs them.
+"""The engine: what is computed next, on what, and by which thread.
 
-`sequence.py` and `scheduler.py` import no torch; `packed_attention.py`, `lora.py`, `model.py` and `sampling.py` do, and
-are imported in the engine's thread only.
+Free of torch: `sequence`, `plan`, `flows`, `pace`, `blocks`, `slots`, `scheduler`, `grammar`, `text`, `thread`. The
+rest imports it, and so is imported when the base is loaded, in the engine's thread.
 """

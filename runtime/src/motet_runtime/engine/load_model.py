@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from motet_api.modeldeployment import DType
+from motet_api.dtypes import DType
 from motet_runtime.adapters.targets import LinearShapes
 from motet_runtime.engine import packed
 from motet_runtime.engine.lean_imports import without_compiler_and_distributed
@@ -47,13 +47,19 @@ class LoadedModel:
     span: float
 
 
-def load_model(folder: Path, dtype: DType, options: EngineOptions, stage: Callable[[str], None]) -> LoadedModel:
+def load_model(
+    folder: Path, dtype: DType, options: EngineOptions, stage: Callable[[str], None], *, triton: bool | None = None
+) -> LoadedModel:
     """Load a base model; `stage` is told when a stage of the work is done.
+
+    `triton`: compute attention and adapters by the GPU's kernels; None: where there is a GPU. Without one they run in
+    Triton's interpreter only.
 
     Raises:
         ModelError: the folder is no such model, of a kind that is not supported, or too large for the memory.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    triton = device.type == "cuda" if triton is None else triton
     model = _read(folder, dtype, device)
     stage("weights")
     shapes = serve_linears(model)
@@ -62,12 +68,12 @@ def load_model(folder: Path, dtype: DType, options: EngineOptions, stage: Callab
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     rows = _adapter_rows(options, shapes, model.dtype, device)
-    stacks = LoraStacks(shapes, rows, model.dtype, device)
-    itemsize = model.dtype.itemsize if device.type == "cuda" else 4
+    stacks = LoraStacks(shapes, rows, model.dtype, device, triton)
+    itemsize = model.dtype.itemsize if triton else 4  # the CPU computes attention in float32
     block_bytes = 2 * config.num_hidden_layers * kv_heads * head_dim * options.block_size * itemsize
     blocks = _kv_blocks(options, config.max_position_embeddings, block_bytes, device)
     attention: AttentionBackend = _attention(
-        device, config.num_hidden_layers, (heads, kv_heads, head_dim), (blocks, options.block_size), model.dtype
+        device, triton, config.num_hidden_layers, (heads, kv_heads, head_dim), (blocks, options.block_size), model.dtype
     )
     runner = ModelRunner(model, shapes, stacks, attention, device)
     _log.info("memory", extra={"kv_bytes": blocks * block_bytes, "kv_blocks": blocks, "adapter_rows": rows})
@@ -98,14 +104,18 @@ def _read(folder: Path, dtype: DType, device: torch.device) -> Any:
             packed.check_supported(config)
             model = mapped_model(folder, config, _DTYPES[dtype], packed.NAME, device)
             if model is None:
-                model = AutoModelForCausalLM.from_pretrained(
+                model, report = AutoModelForCausalLM.from_pretrained(
                     folder,
                     config=config,
                     dtype=_DTYPES[dtype] or "auto",
                     attn_implementation=packed.NAME,
                     local_files_only=True,
                     use_safetensors=True,
+                    output_loading_info=True,
                 )
+                if missing := sorted(report["missing_keys"]):
+                    # transformers would draw them at random.
+                    raise ModelError(f"{folder} lacks the weights of {missing[0]} ({len(missing)} such): save it whole")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {error}") from error
     return model.to(device).eval().requires_grad_(False)
@@ -113,6 +123,7 @@ def _read(folder: Path, dtype: DType, device: torch.device) -> Any:
 
 def _attention(
     device: torch.device,
+    triton: bool,
     layers: int,
     heads: tuple[int, int, int],
     blocks: tuple[int, int],
@@ -120,7 +131,7 @@ def _attention(
 ) -> AttentionBackend:
     """`heads`: of queries, of keys, and their size; `blocks`: how many, of how many tokens."""
     query_heads, kv_heads, head_dim = heads
-    if device.type == "cuda":
+    if triton:
         from motet_runtime.engine.attention_cuda import CudaAttention
 
         return CudaAttention(layers, kv_heads, head_dim, *blocks, query_heads // kv_heads, dtype, device)

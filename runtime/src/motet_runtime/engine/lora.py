@@ -25,16 +25,14 @@ class LoraSegment:
 
 
 class LoraStacks:
-    """The stacks of all modules, and the step's segments.
+    """The stacks of all modules, and the step's segments. `triton`: by the GPU's kernels.
 
     Raises:
         KeyError: (write) a module is unknown.
     """
 
-    def __init__(
-        self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device, triton: bool | None = None
-    ) -> None:
-        self._triton = device.type == "cuda" if triton is None else triton
+    def __init__(self, shapes: LinearShapes, rows: int, dtype: torch.dtype, device: torch.device, triton: bool) -> None:
+        self._triton = triton
         # The CPU's kernel computes in float32; there the stacks are written to only where adapters lie, so memory that
         # no adapter needs is not taken from the machine.
         kept = dtype if self._triton else torch.float32
@@ -95,9 +93,12 @@ class LoraStacks:
             self._segments = (first, count, row, ranks)
 
     def add(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add every token's low-rank product of module `index` for inputs x (1, tokens, in) to y (1, tokens, out)."""
+        """Add every token's low-rank product of module `index` for inputs x (..., in) to y (..., out).
+
+        The dimensions before the last, together, are the step's tokens: some models drop the first for some modules.
+        """
         if self._most[index]:
-            self._add(index, x[0], y[0])
+            self._add(index, x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1]))
 
     def _add_by_triton(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
         first, count, row, ranks, tiles = self._segments

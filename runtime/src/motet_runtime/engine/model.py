@@ -66,10 +66,21 @@ class ModelRunner:
     def write_adapter(
         self, digest: Digest, row: int, modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]], head: Head | None
     ) -> None:
-        """Put an adapter's weights in place (from any thread; no running sequence uses those rows)."""
-        self.stacks.write(row, modules)
+        """Put an adapter's weights in place (from any thread; no running sequence uses those rows).
+
+        On a GPU by a stream of its own, so that the copies run beside the batch; they are done when this returns.
+        """
+        if self.device.type == "cuda":
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
+                self.stacks.write(row, modules)
+            stream.synchronize()
+        else:
+            self.stacks.write(row, modules)
         if head is not None:
-            self._heads[digest] = head
+            # Copies: a view would keep the adapter's whole file in memory.
+            weight, bias = head
+            self._heads[digest] = (weight.to(self.device, copy=True), None if bias is None else bias.clone())
 
     def forget_adapter(self, digest: Digest) -> None:
         """An adapter is gone for good."""
@@ -103,11 +114,6 @@ class ModelRunner:
             rows = [last[sequence.id] for sequence in sampling]
             out |= self.sampler.sample(sampling, logits if rows == list(range(len(logits))) else logits[rows])
         return out
-
-    def logits(self, plan: Plan) -> torch.Tensor:
-        """Logits (rows, vocabulary) of a step at the wanted places, in the runner's order (for tests)."""
-        with torch.inference_mode():
-            return self._logits(plan)[1]
 
     def _logits(self, plan: Plan) -> tuple[list[tuple[Chunk, int]], torch.Tensor, torch.Tensor]:
         """Logits (rows, vocabulary) and hidden states where they are wanted, with chunk and position of each row.
@@ -160,19 +166,28 @@ class ModelRunner:
 
     def warm_up(self) -> None:
         """Compute a prompt and an answer's token: what is slow the first time is slow before anybody waits for it."""
-        sequence = Sequence(0, (0, 0), SamplingParams(max_new_tokens=2), blocks=[0])
+        # Nobody holds a block yet, so all of it may be written to the first, whatever its size.
+        sequence = Sequence(0, (0, 0), SamplingParams(max_new_tokens=2), blocks=[0, 0, 0])
         self.run(Plan((Chunk(sequence, 0, 2, samples=True),)))
         sequence.output.append(0)
         self.run(Plan((Chunk(sequence, 2, 1, samples=True),)))
 
     def _note_prompt_logprobs(self, wanted: list[tuple[Chunk, int]], logits: torch.Tensor) -> None:
+        noted: list[tuple[int, Sequence, int]] = []
         for index, (chunk, position) in enumerate(wanted):
             sequence, first = chunk.sequence, chunk.sequence.params.prompt_logprobs_from
-            if first is None or position + 1 != first + len(sequence.prompt_logprobs):
+            known = sum(one is sequence for _, one, _ in noted[-chunk.count :])
+            if first is None or position + 1 != first + len(sequence.prompt_logprobs) + known:
                 continue  # not asked for, or noted before the sequence was preempted
             if position + 1 < len(sequence.prompt):
-                logprobs = torch.log_softmax(logits[index].float(), dim=-1)
-                sequence.prompt_logprobs.append(float(logprobs[sequence.prompt[position + 1]]))
+                noted.append((index, sequence, sequence.prompt[position + 1]))
+        if not noted:
+            return
+        rows, sequences, tokens = zip(*noted, strict=True)
+        logprobs = torch.log_softmax(logits[list(rows)].float(), dim=-1)
+        chosen = logprobs.gather(1, torch.tensor(tokens, device=self.device)[:, None])[:, 0].tolist()
+        for sequence, value in zip(sequences, chosen, strict=True):
+            sequence.prompt_logprobs.append(value)
 
 
 def _wanted(chunk: Chunk) -> range:

@@ -10,7 +10,7 @@ from typing import Final
 _SHARE: Final = 0.2
 """Weight of the newest step in the averages."""
 _MOST_DENIALS: Final = 8
-"""Times that short prompts may take what a long one would get, one after the other."""
+"""Steps, one after the other, in which short prompts may take what a long one would get."""
 _STEPS_UNTIL_LOOK: Final = 16
 """Steps with a chunk after which one goes without: as answers grow, their own steps become longer, and what they take
 must not be put down to the prompt.
@@ -45,10 +45,13 @@ class Pace:
             return 0
         room = (self._stretch - 1) * self._decode / self._unit - beside
         tokens = int(room / self._weight(start))
-        self._denied = self._denied + 1 if beside and tokens < self._least else 0
-        if 0 < self._denied <= _MOST_DENIALS:
+        if beside and tokens < self._least and self._denied < _MOST_DENIALS:
             return 0
         return max(self._least, tokens)
+
+    def give(self, tokens: int) -> None:
+        """So many tokens the long prompts that there are got beside answers, in one step."""
+        self._denied = 0 if tokens else self._denied + 1
 
     def observe(self, seconds: float, decode_rows: int, chunks: list[tuple[int, int]]) -> None:
         """A step took so long; `chunks` are (start, count) of its prompts' parts."""

@@ -149,7 +149,10 @@ class Scheduler:
         long += [sequence for sequence in new if self._is_long(sequence)]
         short = sum(counts.values())
         left = budget - short
-        counts |= _shared(long, min(self._allowance(long, answers, left, short), left))
+        allowed = min(self._allowance(long, answers, left, short), left)
+        counts |= _shared(long, allowed)
+        if long and answers:
+            self._pace.give(allowed)
         chunks = [*answers, *(_chunk(sequence, count) for sequence, count in counts.items() if count)]
         for chunk in chunks:
             self._flows.charge(chunk.sequence, chunk.count)

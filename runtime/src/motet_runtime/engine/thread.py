@@ -1,9 +1,9 @@
 """The engine's thread, and the one bridge between it and asyncio.
 
-Invariant: the model, the scheduler and every sequence are touched by the engine's thread only. Commands go in through
-one queue; results come out through each submission's callback, which must only hand over (`call_soon_threadsafe`). So
-the event loop never waits for a step, and a step never waits for the event loop. Adapters are copied into their slots
-by a thread of their own, beside the running batch.
+Invariant: the scheduler, the forward pass and every sequence are touched by the engine's thread only. Commands go in
+through one queue; results come out through each submission's callback, which must only hand over
+(`call_soon_threadsafe`). So the event loop never waits for a step, and a step never waits for the event loop. Adapters
+are copied into their slots by threads of their own, beside the running batch: into rows that no running sequence uses.
 """
 
 import logging
@@ -51,6 +51,7 @@ class EngineGauges:
     running: int = 0
     waiting: int = 0
     last_beat: float = 0.0
+    failed: bool = False
     kv_blocks: int = 0
     kv_blocks_held: int = 0
     prefix_tokens: int = 0
@@ -75,7 +76,7 @@ class EngineThread:
     observe_failure: Callable[[], None]
     gauges: EngineGauges = field(default_factory=EngineGauges)
     _commands: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
-    _listeners: dict[int, OnOutcome] = field(default_factory=dict)
+    _listeners: dict[int, tuple[Sequence, OnOutcome]] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _copying: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_COPIERS, thread_name_prefix="adapters")
@@ -90,7 +91,7 @@ class EngineThread:
                 if refusal:
                     on_outcome(Failed(sequence, refusal))
                     continue
-                self._listeners[sequence.id] = on_outcome
+                self._listeners[sequence.id] = (sequence, on_outcome)
                 self.scheduler.add(sequence)
 
         self._commands.put(add)
@@ -115,7 +116,19 @@ class EngineThread:
         self._commands.put(lambda: None)
 
     def loop(self) -> None:
-        """The loop; returns after `stop`."""
+        """The loop; returns after `stop`, or when the engine can no longer be trusted."""
+        try:
+            self._turn()
+        except Exception:  # the thread's edge: not one request's fault, so all are told, and liveness fails at once
+            _log.exception("the engine's loop failed: the process has to be restarted")
+            self.observe_failure()
+            self.gauges.failed = True
+            self._stopping.set()
+            for sequence, listener in self._listeners.values():
+                listener(Failed(sequence, "the engine failed: the pod is restarting"))
+        self._copying.shutdown(wait=False, cancel_futures=True)
+
+    def _turn(self) -> None:
         idle = True
         while not self._stopping.is_set():
             self._take_commands(idle)
@@ -128,7 +141,6 @@ class EngineThread:
             self._note_load()
             # With nothing to compute and nothing to prepare, whatever changes that comes as a command.
             idle = not self.runner.pack_next() and not plan.chunks
-        self._copying.shutdown(wait=True)
 
     def _note_load(self) -> None:
         scheduler, gauges = self.scheduler, self.gauges
@@ -197,7 +209,7 @@ class EngineThread:
             self.observe_failure()
 
     def _tell(self, outcome: Outcome) -> None:
-        listener = self._listeners.get(outcome.sequence.id)
+        _, listener = self._listeners.get(outcome.sequence.id, (None, None))
         if listener:
             listener(outcome)
 

@@ -72,8 +72,9 @@ class JudgingRoutes:
         wanted = []
         with self._holding({adapter}):
             for text in body.input:
-                wanted.append(self._read(reader, text, "", adapter, body.labels, ("input", "labels")))
-                await asyncio.sleep(0)  # a list may be long: others get their turn
+                # In a thread: an hour's call takes a while to read, and others are to get their turn.
+                fields = ("input", "labels")
+                wanted.append(await asyncio.to_thread(self._read, reader, text, "", adapter, body.labels, fields))
             scores = await self._judged(request, wanted)
         data = [{"index": index} | _judgement(body.labels, one) for index, one in enumerate(scores)]
         answer = {"object": "list", "model": body.model, "data": data, "usage": _usage(wanted, scores)}
@@ -88,8 +89,8 @@ class JudgingRoutes:
             wanted = []
             for index, (member, adapter) in enumerate(zip(body.members, adapters, strict=True)):
                 fields = (f"members.{index}.prompt", f"members.{index}.labels")
-                wanted.append(self._read(reader, body.input, member.prompt, adapter, member.labels, fields))
-                await asyncio.sleep(0)
+                asked = (reader, body.input, member.prompt, adapter, member.labels, fields)
+                wanted.append(await asyncio.to_thread(self._read, *asked))
             scores = await self._judged(request, wanted)
         data = [
             {"index": index, "model": member.model, "adapter": adapter} | _judgement(member.labels, one)

@@ -92,18 +92,18 @@ class LoraxRoutes:
             [{"id": token, "text": body.inputs[begin:end], "start": begin, "end": end} for token, (begin, end) in rows]
         )
 
-    def _prepare(self, body: LoraxRequest, stream: bool) -> tuple[GenerationRequest, AdapterId | None]:
+    async def _prepare(self, body: LoraxRequest, stream: bool) -> tuple[GenerationRequest, AdapterId | None]:
         base = self._service.base
         check(body, stream)
         adapter = self._service.resolve(body.parameters.adapter_id)
-        ids = base.generator.encode(body.inputs)
+        ids = await base.generator.read(body.inputs)
         return to_generation(body, ids, adapter, base.max_model_len, stream), adapter
 
     async def _generate(self, request: Request, body: LoraxRequest) -> tuple[dict[str, Any], dict[str, str]]:
         generator = self._service.base.generator
         started = time.monotonic()
         with self._service.lifecycle.request():
-            wanted, adapter = self._prepare(body, stream=False)
+            wanted, adapter = await self._prepare(body, stream=False)
             validated = time.monotonic()
             candidates = [
                 replace(wanted, params=replace(wanted.params, seed=wanted.params.seed ^ n))
@@ -141,7 +141,7 @@ class LoraxRoutes:
         }
 
     async def _stream(self, request: Request, body: LoraxRequest) -> Response:
-        wanted, adapter = self._prepare(body, stream=True)
+        wanted, adapter = await self._prepare(body, stream=True)
 
         async def events(tokens: AsyncGenerator[TokenEvent]) -> AsyncGenerator[str]:
             count, text = 0, ""

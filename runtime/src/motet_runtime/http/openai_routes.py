@@ -54,7 +54,7 @@ class OpenAIRoutes:
         body = await parse_body(request, CompletionRequest)
         check_supported(body)
         generator = self._service.base.generator
-        return await self._answer(request, body, [generator.encode(prompt) for prompt in body.prompt], body.prompt)
+        return await self._answer(request, body, [await generator.read(prompt) for prompt in body.prompt], body.prompt)
 
     async def chat_completions(self, request: Request) -> Response:
         """A completion of a conversation, through the model's own chat template."""
@@ -70,7 +70,7 @@ class OpenAIRoutes:
         except TemplateError as error:
             message = f"messages: the model's chat template refuses them: {error}"
             raise RequestError(ErrorCode.INVALID_REQUEST, message, "messages") from error
-        return await self._answer(request, body, [self._service.base.generator.encode(text, False)], [""])
+        return await self._answer(request, body, [await self._service.base.generator.read(text, False)], [""])
 
     async def _answer(
         self, request: Request, body: CompletionRequest | ChatRequest, prompts: list[list[int]], texts: list[str]

@@ -73,9 +73,12 @@ class OwnRoutes:
     async def live(self, _: Request) -> Response:
         """Whether the engine's loop turns; while the base loads there is none, and that is fine."""
         try:
-            beat = self._service.base.engine.gauges.last_beat
+            gauges = self._service.base.engine.gauges
         except RequestError:
             return Json({"live": True})
+        if gauges.failed:
+            return Json({"live": False, "reason": "the engine's loop failed: see the log"}, 503)
+        beat = gauges.last_beat
         age = time.monotonic() - beat
         return Json(
             {"live": age < STALLED_SECONDS, "secondsSinceStep": round(age, 1)}, 200 if age < STALLED_SECONDS else 503
