@@ -170,3 +170,19 @@ def test_keys_reach_into_the_answer() -> None:
 )
 def test_neighbouring_blocks_make_one_run(blocks: list[int], expected: list[tuple[int, int]]) -> None:
     assert runs(blocks, SIZE) == expected
+
+
+def test_a_long_prompt_gets_neighbours_even_where_prefixes_have_to_go_for_them() -> None:
+    pool = BlockPool(100, 4)
+    held = [block for _ in range(5) for block in pool.allocate(20) or []]
+    assert held == list(range(100))
+    for block in held:
+        pool.register(block, BlockKey(str(block).encode()))
+    pool.release([block for block in held if block not in (10, 60, 90)])
+    assert pool.allocate(30) == list(range(11, 41))
+    pool.check()
+    assert pool.match([BlockKey(b"11")]) == [], "its content is not known any more"
+    assert pool.match([BlockKey(b"41")]) == [41]
+    scattered = pool.allocate(40)
+    assert scattered is not None and len(set(scattered)) == 40, "where there are no 40 neighbours, any will do"
+    pool.check()

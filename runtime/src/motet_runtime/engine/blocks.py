@@ -7,7 +7,7 @@ digest. So base and activated LoRAs share a prefix up to the invocation, and no 
 """
 
 from array import array
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import pairwise
@@ -17,6 +17,10 @@ from motet_runtime.engine.sequence import Sequence
 
 BlockKey = NewType("BlockKey", bytes)
 _ROOT: Final = BlockKey(b"")
+_FREE, _CACHED, _HELD = range(3)
+_CACHED_AS_FREE: Final = bytes.maketrans(bytes([_CACHED]), bytes([_FREE]))
+_WORTH_A_SEARCH: Final = 16
+"""Blocks from which on neighbours are looked for."""
 
 
 class BlockPool:
@@ -29,7 +33,8 @@ class BlockPool:
         self.block_size = block_size
         self.looked_up_tokens = 0
         self.hit_tokens = 0
-        self._free: deque[int] = deque(range(count))
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))
+        self._places = bytearray(count)  # of each block, where it is: _FREE, _CACHED or _HELD
         self._holders = [0] * count
         self._keys: list[BlockKey | None] = [None] * count
         self._by_key: dict[BlockKey, int] = {}
@@ -51,20 +56,40 @@ class BlockPool:
         return len(self._cached)
 
     def allocate(self, count: int) -> list[int] | None:
-        """`count` blocks, in ascending order where possible: attention reads neighbours in one go. None if there are
-        too few.
-        """
+        """`count` blocks, neighbours where possible: attention reads those in one go. None if there are too few."""
         if count > self.available:
             return None
-        blocks = [self._free.popleft() for _ in range(min(count, len(self._free)))]
+        blocks = self._neighbours(count) if count >= _WORTH_A_SEARCH else []
+        for block in blocks:
+            if self._places[block] == _FREE:
+                del self._free[block]
+            else:
+                del self._cached[block]
+                self._forget_key(block)
         while len(blocks) < count:
-            block, _ = self._cached.popitem(last=False)
-            self._forget_key(block)
+            if self._free:
+                block, _ = self._free.popitem(last=False)
+            else:
+                block, _ = self._cached.popitem(last=False)
+                self._forget_key(block)
             blocks.append(block)
         blocks.sort()
         for block in blocks:
             self._holders[block] = 1
+            self._places[block] = _HELD
         return blocks
+
+    def _neighbours(self, count: int) -> list[int]:
+        """So many free blocks side by side, else such as nobody holds; empty if there are none.
+
+        The second forgets prefixes that are not the least recently used: for a long prompt, whose past would otherwise
+        lie in pieces and be put together in every step, that is worth it.
+        """
+        for places in (self._places, self._places.translate(_CACHED_AS_FREE)):
+            first = places.find(bytes(count))
+            if first >= 0:
+                return list(range(first, first + count))
+        return []
 
     def match(self, keys: Iterable[BlockKey]) -> list[int]:
         """The blocks of the longest known prefix; nothing is held by this."""
@@ -81,6 +106,7 @@ class BlockPool:
         for block in blocks:
             if self._holders[block] == 0:
                 del self._cached[block]
+                self._places[block] = _HELD
             self._holders[block] += 1
 
     def release(self, blocks: Iterable[int]) -> None:
@@ -93,12 +119,14 @@ class BlockPool:
             if self._holders[block] > 0:
                 continue
             if self._keys[block] is None:
-                self._free.append(block)
+                self._free[block] = None
+                self._places[block] = _FREE
             else:
                 self._cached[block] = None
+                self._places[block] = _CACHED
         if not self._cached and len(self._free) == self.count:
             # Nothing is held: put the blocks in order again, so that long runs of neighbours come back.
-            self._free = deque(range(self.count))
+            self._free = OrderedDict.fromkeys(range(self.count))
 
     def register(self, block: int, key: BlockKey) -> None:
         """A held block is full and computed: others may share it. The first of two equal blocks stays the known one."""
@@ -124,6 +152,10 @@ class BlockPool:
         assert len(free) == len(self._free)
         assert not (held & free or held & cached or free & cached)
         assert held | free | cached == set(range(self.count))
+        assert all(
+            self._places[block] == (_FREE, _CACHED, _HELD)[(block in cached) + 2 * (block in held)]
+            for block in range(self.count)
+        )
         assert all(self._keys[block] is None for block in free)
         assert {self._keys[block] for block in cached} <= set(self._by_key)
         assert all(self._keys[block] == key for key, block in self._by_key.items())
