@@ -96,16 +96,19 @@ async def request(session: aiohttp.ClientSession, model: str, text: str) -> tupl
 
 
 async def phase(
-    session: aiohttp.ClientSession, names: Sequence[str], rate: float, seed: int
+    session: aiohttp.ClientSession, names: Sequence[str], rate: float, seed: int, kind: str
 ) -> tuple[list[float], list[float]]:
-    """Poisson arrivals at `rate` a second; seconds to first token and to the end of each request."""
-    draw = random.Random(seed)
+    """Poisson arrivals at `rate` a second; seconds to first token and to the end of each request.
+
+    Phases of one seed have the same arrivals, and each `kind` texts of its own: else the prefix cache would have them.
+    """
+    draw, write_text = random.Random(seed), random.Random(f"{seed} {kind}")
     loop = asyncio.get_running_loop()
     started, at = loop.time(), 0.0
     tasks = []
     while (at := at + draw.expovariate(rate)) < PHASE_SECONDS:
         await asyncio.sleep(max(0.0, started + at - loop.time()))
-        text = "".join(chr(draw.randrange(97, 123)) for _ in range(PROMPT))
+        text = "".join(chr(write_text.randrange(97, 123)) for _ in range(PROMPT))
         tasks.append(asyncio.create_task(request(session, f"{draw.choice(names)}@v1", text)))
     rows = await asyncio.gather(*tasks)
     return [first for first, _ in rows], [whole for _, whole in rows]
@@ -125,9 +128,9 @@ async def measure(server: Server) -> dict[str, float]:
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         await until_up(session, server)
         await put(session, served, wait=True)
-        texts = ["".join(map(chr, row)) for row in _readable(AT_ONCE)]
         throughput = []
-        for _ in range(4):
+        for turn in range(4):
+            texts = ["".join(map(chr, row)) for row in _readable(AT_ONCE, turn)]
             before = server.cpu_seconds()
             chosen = [f"{name}@v1" for name, _ in zip(list(served) * AT_ONCE, texts, strict=False)]
             await asyncio.gather(*(request(session, name, text) for name, text in zip(chosen, texts, strict=True)))
@@ -136,12 +139,12 @@ async def measure(server: Server) -> dict[str, float]:
         rate = LOAD_SHARE * capacity
         ratios, firsts, wholes = [], [], []
         for turn in range(PHASES):
-            first, alone = await phase(session, list(served), rate, turn)
+            first, alone = await phase(session, list(served), rate, turn, "alone")
             firsts += first
             wholes += alone
             new = dict(list(made.items())[SERVED + LOADED * turn : SERVED + LOADED * (turn + 1)])
             loading = asyncio.create_task(put(session, {**served, **new}, wait=True))
-            _, beside = await phase(session, list(served), rate, turn)
+            _, beside = await phase(session, list(served), rate, turn, "beside")
             if not loading.done():
                 raise RuntimeError("the adapters were not loaded within the phase: make it longer")
             await loading
@@ -173,8 +176,9 @@ async def until_up(session: aiohttp.ClientSession, server: Server) -> None:
     raise RuntimeError("the server did not start")
 
 
-def _readable(count: int) -> list[list[int]]:
-    return [[97 + token % 26 for token in row] for row in prompts("M", count, PROMPT, "serving")]
+def _readable(count: int, turn: int) -> list[list[int]]:
+    """Other prompts in every turn: else the prefix cache would have them."""
+    return [[97 + token % 26 for token in row] for row in prompts("M", count, PROMPT, f"serving {turn}")]
 
 
 def bare() -> float:
@@ -184,8 +188,8 @@ def bare() -> float:
     process = Process(setup)
     try:
         names: list[Any] = (list(adapters) * AT_ONCE)[:AT_ONCE]
-        job = {"op": "batch", "prompts": _readable(AT_ONCE), "adapters": names, "new_tokens": NEW}
-        spent: list[float] = [process.ask(job)["cpu_s"] for _ in range(4)]
+        job = {"op": "batch", "adapters": names, "new_tokens": NEW}
+        spent: list[float] = [process.ask({**job, "prompts": _readable(AT_ONCE, turn)})["cpu_s"] for turn in range(4)]
     finally:
         process.close()
     return AT_ONCE / statistics.median(spent[1:])
