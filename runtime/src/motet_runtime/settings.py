@@ -38,7 +38,7 @@ class Settings:
     engine: EngineOptions
     max_stretch: float
     adapter_cache: Path
-    adapter_disk_bytes: int | None
+    adapter_disk_bytes: int
     adapter_host_bytes: int
     threads: int | None
     drain_grace_seconds: float
