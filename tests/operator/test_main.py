@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from motet_operator.main import main, service_name
+from motet_operator.command_line import service_name
+from motet_operator.main import main
 
 TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]
 

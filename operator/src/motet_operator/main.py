@@ -1,152 +1,24 @@
-"""`motet-operator`: the command line, and where the operator is put together."""
+"""`motet-operator`: reads the command line and starts the program that it names."""
 
-import argparse
 import asyncio
 import logging
-import random
-import signal
-import time
-from datetime import UTC, datetime
-from pathlib import Path
 
-import aiohttp
-from kubernetes.aio import client
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-
-from motet_operator.act import Actor
-from motet_operator.applied import AppliedMemory
-from motet_operator.cluster import Cluster
-from motet_operator.connection import connect
-from motet_operator.errors import OperatorError
-from motet_operator.index import Index
-from motet_operator.keys import ModelKey
-from motet_operator.metrics import Metrics
-from motet_operator.observe import Observer
-from motet_operator.pod_template import RuntimeImage
-from motet_operator.probes import make_metrics_page, make_probes, serving
-from motet_operator.queue import WorkQueue
-from motet_operator.reconciler import Reconciler
-from motet_operator.report import Reporter
-from motet_operator.resync import Resync
-from motet_operator.runtime_client import RuntimeClient
-from motet_operator.wiring import watch
-
-log = logging.getLogger(__name__)
-
-WORKERS = 16
-_PRIME_AGAIN_SECONDS = 2.0
+from motet_operator.command_line import make_parser
 
 
 def main(words: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = _parser().parse_args(words)
+    options = make_parser().parse_args(words)
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     # kopf logs every event that it hands over.
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    if options.command == "metrics-api":
-        from motet_operator.metrics_api.main import serve
-
-        asyncio.run(serve(options))
-    else:
-        asyncio.run(operate(options))
+    # Each program is imported only where it runs: none pays for the libraries of another.
+    match options.command:
+        case "run":
+            from motet_operator.operate import operate as program
+        case "metrics-api":
+            from motet_operator.metrics_api.main import serve as program
+    asyncio.run(program(options))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="motet-operator", description="The control plane of Motet.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    run = commands.add_parser("run", help="reconcile ModelDeployments and LoraAdapters", formatter_class=defaults)
-    run.add_argument("--runtime-image", default="motet-runtime:latest", help="unless a ModelDeployment names another")
-    run.add_argument("--runtime-image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
-    run.add_argument("--namespace", action="append", default=[], help="watch this one only; may be repeated")
-    run.add_argument("--health-port", type=int, default=8080, help="/livez and /readyz")
-    run.add_argument(
-        "--resync-seconds",
-        type=float,
-        default=60.0,
-        help="list the names of everything, and look at every key, this often",
-    )
-    api = commands.add_parser("metrics-api", help="serve custom.metrics.k8s.io", formatter_class=defaults)
-    api.add_argument(
-        "--gateway-service", type=service_name, required=True, metavar="NAMESPACE/NAME", help="whose pods are asked"
-    )
-    api.add_argument("--port", type=int, default=6443)
-    api.add_argument("--tls-cert", type=Path, required=True, help="serving certificate, PEM; read anew when it changes")
-    api.add_argument("--tls-key", type=Path, required=True, help="its key, PEM")
-    api.add_argument("--max-age-seconds", type=float, default=10.0, help="older numbers are not served")
-    for command in (run, api):
-        command.add_argument("--metrics-port", type=int, default=9090, help="/metrics")
-        command.add_argument("--kubeconfig", type=Path, help="instead of the pod's own service account")
-        command.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
-
-
-def service_name(text: str) -> tuple[str, str]:
-    """Read NAMESPACE/NAME. Raises: ArgumentTypeError."""
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAMESPACE/NAME")
-    return namespace, name
-
-
-async def operate(options: argparse.Namespace) -> None:
-    """Run the operator until SIGTERM or SIGINT."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    metrics = Metrics(registry)
-    connection = await connect(options.kubeconfig)
-    async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
-        cluster = Cluster(api, metrics, options.namespace)
-        index, applied = Index(), AppliedMemory()
-        runtime = RuntimeClient(session, metrics)
-        reconciler = Reconciler(
-            Observer(index, cluster, runtime, applied),
-            Actor(cluster, runtime, index, applied),
-            Reporter(cluster, index),
-            RuntimeImage(options.runtime_image, options.runtime_image_pull_policy),
-            lambda: datetime.now(UTC),
-        )
-        # The jitter spreads load and keeps no secret.
-        queue: WorkQueue[ModelKey] = WorkQueue(
-            reconciler.reconcile, metrics, time.monotonic, asyncio.sleep, random.random
-        )
-        metrics.measure_depth(lambda: queue.depth)
-        resync = Resync(cluster, index, queue.wake, asyncio.sleep)
-        started = asyncio.Event()
-        probes = make_probes(queue.longest_pass_seconds, started.is_set)
-        async with (
-            serving(probes, options.health_port),
-            serving(make_metrics_page(registry), options.metrics_port),
-        ):
-            await prime(resync)
-            async with asyncio.TaskGroup() as group:
-                background = [
-                    group.create_task(queue.run(WORKERS)),
-                    group.create_task(resync.run(options.resync_seconds)),
-                ]
-                watching = group.create_task(watch(connection, index, queue.wake, options.namespace, started))
-                group.create_task(stop_on_signal(watching, started))
-                await asyncio.wait([watching])
-                for task in background:
-                    task.cancel()
-
-
-async def stop_on_signal(watching: asyncio.Task[None], started: asyncio.Event) -> None:
-    """Take signals over from kopf, which at its end would wait for tasks that are ours and go on for ever."""
-    await started.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
-
-
-async def prime(resync: Resync) -> None:
-    """List everything, however long it takes the API server (or whoever grants the rights) to let us."""
-    while True:
-        try:
-            return await resync.prime()
-        except OperatorError as error:
-            log.warning("objects cannot be listed yet: %s", error)
-        await asyncio.sleep(_PRIME_AGAIN_SECONDS)
