@@ -1,5 +1,7 @@
 """The `LoraAdapter` kind: one fine-tune, its immutable versions, and how requests split between them."""
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -12,9 +14,23 @@ VersionName = Annotated[str, Field(max_length=63, pattern=VERSION_PATTERN)]
 
 
 class ModelRef(KubeModel):
-    """The ModelDeployment, in the same namespace, that serves the adapter."""
+    """A ModelDeployment. In another namespace only where its `spec.adapters.allowedNamespaces` permits it."""
 
     name: Annotated[str, Field(min_length=1, max_length=52)]
+    namespace: Annotated[
+        str | None, Field(min_length=1, max_length=63, description="The adapter's own namespace when absent.")
+    ] = None
+
+
+class Residency(StrEnum):
+    """How firmly the pods hold an adapter."""
+
+    REQUIRED = "Required"
+    """On every pod; a pod without it is not Ready."""
+    PREFERRED = "Preferred"
+    """On as many pods as it fits on beside what is required; at least one is wanted."""
+    ON_DEMAND = "OnDemand"
+    """Known to every pod, loaded by the first request that names it."""
 
 
 class AdapterVersion(KubeModel):
@@ -24,15 +40,25 @@ class AdapterVersion(KubeModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "self.source == oldSelf.source",
+                    "self.source.uri == oldSelf.source.uri && self.source.?revision == oldSelf.source.?revision"
+                    " && self.source.?digest == oldSelf.source.?digest",
                     "a version's source is immutable: add a new version instead and shift spec.traffic to it",
                     ".source",
-                )
+                ),
+                cel(
+                    "self.?modelRef == oldSelf.?modelRef",
+                    "a version's modelRef is immutable: add a new version instead and shift spec.traffic to it",
+                    ".modelRef",
+                ),
             ]
         }
     )
     name: VersionName
     source: AdapterSource
+    model_ref: Annotated[
+        ModelRef | None,
+        Field(description="The ModelDeployment that serves this version, where it is not spec.modelRef's."),
+    ] = None
 
 
 class TrafficTarget(KubeModel):
@@ -40,6 +66,99 @@ class TrafficTarget(KubeModel):
 
     version: VersionName
     weight: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class MirrorTarget(KubeModel):
+    """A version that sees a copy of a share of the requests; its answers are compared and thrown away."""
+
+    version: VersionName
+    percent: Annotated[int, Field(ge=1, le=100, description="Share of the requests that are copied.")]
+
+
+class RolloutStep(KubeModel):
+    """One step from the split in effect to the one in spec.traffic."""
+
+    weight: Annotated[
+        int, Field(ge=0, le=100, description="How far, in percent of the way; 0 shifts nothing (mirroring only).")
+    ]
+    bake_seconds: Annotated[
+        int, Field(ge=0, le=604_800, description="Seconds at this step within the limits before the next one begins.")
+    ]
+
+
+class RolloutLimits(KubeModel):
+    """Bounds on the versions that gain traffic; one that is passed takes the rollout back. Absent: not looked at."""
+
+    error_percent: Annotated[
+        int | None, Field(ge=0, le=100, description="Most requests that may fail, in percent.")
+    ] = None
+    p95_latency_milliseconds: Annotated[
+        int | None, Field(ge=1, le=3_600_000, description="Most time that 95% of the requests may take.")
+    ] = None
+    agreement_percent: Annotated[
+        int | None,
+        Field(
+            ge=0, le=100, description="Fewest mirrored requests whose answer equals the current version's, in percent."
+        ),
+    ] = None
+    score_drift_percent: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=100,
+            description="Most mean absolute difference of label probabilities from the current version's, in points.",
+        ),
+    ] = None
+    min_requests: Annotated[
+        int, Field(ge=1, le=1_000_000, description="A limit is judged, and a step passed, from so many requests on.")
+    ] = 20
+
+
+class RolloutAction(StrEnum):
+    """What to do with a rollout now."""
+
+    RUN = "Run"
+    """Go step by step."""
+    PAUSE = "Pause"
+    """Stay at the present step; the limits still hold."""
+    PROMOTE = "Promote"
+    """Go to spec.traffic at once, past the remaining steps and limits."""
+    ABORT = "Abort"
+    """Go back to the split before the rollout, and stay there."""
+
+
+class RolloutSpec(KubeModel):
+    """How the split moves to spec.traffic."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "self.steps.map(s, s.weight).isSorted()",
+                    "rollout.steps must not go back: order them by weight",
+                    ".steps",
+                ),
+                cel(
+                    "!has(self.limits) || !(has(self.limits.agreementPercent) || has(self.limits.scoreDriftPercent))"
+                    " || self.mirrorPercent > 0",
+                    "limits.agreementPercent and limits.scoreDriftPercent compare mirrored requests: "
+                    "rollout.mirrorPercent must be above zero",
+                    ".mirrorPercent",
+                ),
+            ]
+        }
+    )
+    steps: Annotated[list[RolloutStep], Field(min_length=1, max_length=20)]
+    limits: RolloutLimits | None = None
+    mirror_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Share of the requests of versions that lose traffic that is copied to those that gain it.",
+        ),
+    ] = 0
+    action: RolloutAction = RolloutAction.RUN
 
 
 class LoraAdapterSpec(KubeModel):
@@ -68,6 +187,11 @@ class LoraAdapterSpec(KubeModel):
                     "traffic is required with more than one version: say which version gets which weight",
                     ".traffic",
                 ),
+                cel(
+                    "!has(self.mirror) || self.mirror.all(m, self.versions.exists(v, v.name == m.version))",
+                    "mirror names a version that spec.versions does not have: add the version, or drop the entry",
+                    ".mirror",
+                ),
             ]
         }
     )
@@ -89,6 +213,23 @@ class LoraAdapterSpec(KubeModel):
             description="Sticky split by user; may be left out with a single version, which then gets everything.",
         ),
     ] = None
+    mirror: Annotated[
+        list[MirrorTarget],
+        Field(
+            max_length=4,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]},
+            description="Versions that see a copy of the requests and whose answers are thrown away.",
+        ),
+    ] = []
+    residency: Residency = Residency.REQUIRED
+    rollout: Annotated[
+        RolloutSpec | None,
+        Field(description="Steps to spec.traffic; when absent the split moves at once when it can be served."),
+    ] = None
+
+    def model_of(self, version: AdapterVersion) -> ModelRef:
+        """The ModelDeployment that serves a version."""
+        return version.model_ref or self.model_ref
 
     def wanted_traffic(self) -> list[TrafficTarget]:
         """The split that spec asks for, with the default of a single version filled in."""
@@ -98,9 +239,14 @@ class LoraAdapterSpec(KubeModel):
 
 
 class VersionStatus(KubeModel):
-    """What is known of one version. `ready_on` pods of `pods` that are up hold it."""
+    """What is known of one version. `ready_on` of the `pods` that should hold it do.
+
+    `source` and `model_ref` are kept because a version that has left spec is still served until nothing uses it.
+    """
 
     name: VersionName
+    source: AdapterSource | None = None
+    model_ref: ModelRef | None = None
     digest: str | None = None
     rank: int | None = None
     size_bytes: int | None = None
@@ -110,15 +256,45 @@ class VersionStatus(KubeModel):
     conditions: Conditions
 
 
+class RolloutResult(StrEnum):
+    """How a rollout stands."""
+
+    PROGRESSING = "Progressing"
+    COMPLETED = "Completed"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+
+
+class RolloutStatus(KubeModel):
+    """Where the rollout to one target is. `key` tells targets apart: what was asked for, without `action`.
+
+    `step` is an index of spec.rollout.steps, equal to their number once all are done; `step_started` is when the split
+    of that step was in effect. After a rollback `message` says what was wrong, and `origin` stays in effect until spec
+    asks for something else.
+    """
+
+    key: str
+    origin: list[TrafficTarget] = []
+    target: list[TrafficTarget] = []
+    step: int = 0
+    step_started: datetime | None = None
+    result: RolloutResult = RolloutResult.PROGRESSING
+    message: str = ""
+
+
 class AdapterSummary(KubeModel):
-    """The same, in the form of kubectl's columns: `v1=90 v2=10` and `2/2`."""
+    """The same, in the form of kubectl's columns: `v1=90 v2=10`, `2/2` and `step 1/3`."""
 
     traffic: str = ""
     versions: str = "0/0"
+    rollout: str = ""
 
 
 class LoraAdapterStatus(KubeModel):
-    """What is. `traffic` is the split in effect: it follows spec once every version in it is resident."""
+    """What is. `traffic` is the split in effect: it follows spec once every version in it is resident.
+
+    The gateway follows `traffic` and `mirror`, and serves every version in `versions`.
+    """
 
     observed_generation: int = 0
     versions: Annotated[
@@ -129,6 +305,11 @@ class LoraAdapterStatus(KubeModel):
         list[TrafficTarget],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]}),
     ] = []
+    mirror: Annotated[
+        list[MirrorTarget],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]}),
+    ] = []
+    rollout: RolloutStatus | None = None
     summary: AdapterSummary = AdapterSummary()
     conditions: Conditions
 

@@ -32,12 +32,19 @@ SERVING_PORT_NAME: Final = "http"
 SERVING_PORT: Final = 8000
 ADMIN_PORT_NAME: Final = "admin"
 ADMIN_PORT: Final = 8001
+STORE_PORT: Final = 8002
 CLAIM_MOUNT_ROOT: Final = "/mnt/motet/claims"
 """Persistent volume claims named by `pvc://CLAIM/path` are mounted, read-only, at CLAIM_MOUNT_ROOT/CLAIM."""
 
 # Paths of our own API.
 ADAPTERS_PATH: Final = "/motet/v1/adapters"
+BASE_PATH: Final = "/motet/v1/base"
 DEMAND_PATH: Final = "/motet/v1/demand"
+OUTCOMES_PATH: Final = "/motet/v1/outcomes"
+ARTIFACTS_PATH: Final = "/motet/v1/artifacts"
+BLOBS_PATH: Final = "/motet/v1/blobs"
+BASES_PATH: Final = "/motet/v1/bases"
+REFERENCES_PATH: Final = "/motet/v1/references"
 DRAIN_PATH: Final = "/motet/v1/drain"
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -66,58 +66,71 @@ CONDITIONS_SCHEMA: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-li
 Conditions = Annotated[list[Condition], Field(default_factory=list, max_length=16, json_schema_extra=CONDITIONS_SCHEMA)]
 
 
-class ModelSource(KubeModel):
-    """Where a base model lies: a folder with `config.json`, safetensors and tokenizer, as transformers saves it."""
+class SecretRef(KubeModel):
+    """A Secret in the object's own namespace."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "self.uri.matches('^(file:///.+|pvc://[a-z0-9][-a-z0-9.]*/.+)$')",
-                    "source.uri must be file:///path (inside the runtime pod) or pvc://CLAIM/path",
-                )
-            ]
-        }
-    )
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+
+
+_URI_FORMS = (
+    "file:///path, pvc://CLAIM/path, hf://org/name, s3://bucket/path, oci://registry/name:tag or http(s)://host/path"
+)
+_URI_RULES: list[JsonValue] = [
+    cel(
+        "self.uri.matches('^(file:///.+|pvc://[a-z0-9][-a-z0-9.]*/.+|(hf|s3|oci|https?)://[^/]+/.+)$')",
+        f"source.uri must be {_URI_FORMS}",
+        ".uri",
+    ),
+    cel(
+        "!has(self.revision) || self.uri.startsWith('hf://')",
+        "source.revision must not be given but with hf://: name a tag, digest or other path in source.uri",
+        ".revision",
+    ),
+    cel(
+        "!has(self.secretRef) || self.uri.matches('^(hf|s3|oci|https?)://')",
+        "source.secretRef must not be given but with hf://, s3://, oci:// and http(s)://: drop it",
+        ".secretRef",
+    ),
+]
+
+
+class Source(KubeModel):
+    """Where a folder of files lies, and which state of it is meant."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": _URI_RULES})
     uri: Annotated[
         str,
         Field(
             max_length=2048,
-            description="file:///path inside the runtime pod, or pvc://CLAIM/path in a claim of the same namespace.",
+            description="hf://org/name, s3://bucket/path, oci://registry/name:tag and http(s)://host/path are fetched "
+            "by the adapter store; file:///path lies inside the runtime pod, pvc://CLAIM/path in a claim.",
         ),
     ]
-
-
-class AdapterSource(KubeModel):
-    """Where one adapter version lies: a folder with `adapter_config.json` and `adapter_model.safetensors`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "self.uri.matches('^(file:///.+|pvc://[a-z0-9][-a-z0-9.]*/.+|https?://[^/]+/.+)$')",
-                    "source.uri must be file:///path, pvc://CLAIM/path or http(s)://host/path of the adapter's folder",
-                ),
-                cel(
-                    "!self.uri.startsWith('http') || has(self.digest)",
-                    "source.digest is required with an http(s) source: print it with 'motet-runtime digest DIR'",
-                ),
-            ]
-        }
-    )
-    uri: Annotated[
-        str,
-        Field(
-            max_length=2048,
-            description="Folder of the adapter: file:///path inside the runtime pod, pvc://CLAIM/path in a claim that "
-            "the ModelDeployment lists in spec.adapters.claimNames, or http(s)://host/path.",
-        ),
-    ]
+    revision: Annotated[
+        str | None, Field(min_length=1, max_length=256, description="Branch, tag or commit of an hf:// repository.")
+    ] = None
     digest: Annotated[
         str | None,
         Field(
             max_length=71,
             pattern=DIGEST_PATTERN,
-            description="Content digest that the files must have, as `motet-runtime digest DIR` prints it.",
+            description="Content digest that the files must have, as `motet-runtime digest DIR` prints it. When absent "
+            "it is resolved once, recorded in status, and holds from then on.",
         ),
     ] = None
+    secret_ref: Annotated[
+        SecretRef | None, Field(description="Credentials of the source, in the object's own namespace.")
+    ] = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether the adapter store fetches it; else the runtime pods read it themselves."""
+        return not self.uri.startswith(("file://", "pvc://"))
+
+
+class ModelSource(Source):
+    """Where a base model lies: a folder with `config.json`, safetensors and tokenizer, as transformers saves it."""
+
+
+class AdapterSource(Source):
+    """Where one adapter version lies: a folder with `adapter_config.json` and `adapter_model.safetensors`."""

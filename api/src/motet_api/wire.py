@@ -1,14 +1,17 @@
-"""The contract between the parts: operator to runtime (adapters), gateway to operator (demand).
+"""The contract between the parts: operator to runtime (adapters), gateway to operator (demand, outcomes).
 
 Both sides import these types. Fields that a reader does not know are ignored, so that the parts can be upgraded one
 after the other.
 """
 
-from typing import Annotated
+import hashlib
+import json
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from motet_api.identity import AdapterId, Digest
+from motet_api.loraadapter import Residency, TrafficTarget
 from motet_api.objects import KubeModel
 from motet_api.reasons import AdapterReason
 
@@ -19,16 +22,19 @@ class DesiredAdapter(KubeModel):
     id: AdapterId
     uri: str
     digest: Digest | None = None
+    residency: Residency = Residency.REQUIRED
+    from_store: Annotated[bool, Field(description="Fetched from the store by digest, not from `uri`.")] = False
 
 
 class DesiredAdapters(KubeModel):
     """Body of `PUT /motet/v1/adapters`: the whole set that the pod must hold, every time. Idempotent.
 
     A version that is resident and not in the list is drained and unloaded. A version that failed is tried again if the
-    failure is transient.
+    failure is transient. `store` is the adapter store's address, `http://host:port`; empty if there is none.
     """
 
     adapters: list[DesiredAdapter]
+    store: str = ""
 
 
 class AdapterReport(KubeModel):
@@ -54,6 +60,9 @@ class AdapterReport(KubeModel):
 class AdaptersReport(KubeModel):
     """Answer of `GET` and `PUT /motet/v1/adapters`.
 
+    `base_digest` is that of the `BaseDescription`; `adapter_bytes` what the pod can hold of adapters below its slots,
+    and `adapter_bytes_used` what of it is taken. All three are absent while the base is not loaded.
+
     `base_loaded` says whether the base model is in memory; `desired_known` whether any document has arrived since the
     process started (a pod that has not been told is not Ready); `max_batch_size` how many requests run at once.
     """
@@ -65,7 +74,27 @@ class AdaptersReport(KubeModel):
     max_batch_size: int
     running: int
     waiting: int
+    base_digest: Digest | None = None
+    adapter_bytes: int | None = None
+    adapter_bytes_used: int | None = None
     adapters: list[AdapterReport]
+
+
+class BaseDescription(KubeModel):
+    """Answer of `GET /motet/v1/base`: what an adapter must fit.
+
+    `modules` has (out features, in features) of each linear module that an adapter may change, by full name.
+    """
+
+    model: str
+    hidden_size: int
+    dtype_bytes: int
+    modules: dict[str, tuple[int, int]]
+
+    def digest(self) -> Digest:
+        """Tells two bases apart, as far as adapters are concerned: whatever name they are served under."""
+        text = json.dumps(self.model_dump(exclude={"model"}), sort_keys=True, separators=(",", ":"))
+        return Digest("sha256:" + hashlib.sha256(text.encode()).hexdigest())
 
 
 class ModelDemand(KubeModel):
@@ -85,3 +114,59 @@ class Demand(KubeModel):
 
     at: float
     models: list[ModelDemand]
+
+
+LATENCY_BOUNDS_MS: Final = (
+    10,
+    20,
+    50,
+    100,
+    200,
+    300,
+    500,
+    750,
+    1000,
+    1500,
+    2000,
+    3000,
+    5000,
+    7500,
+    10000,
+    20000,
+    60000,
+)
+"""Upper bounds of the latency buckets of `VersionOutcome`; one more bucket takes what is above the last."""
+
+
+class VersionOutcome(KubeModel):
+    """What became of the requests of one version at one gateway, within the seconds that were asked about.
+
+    `errors` are answers for which the version or its engine is to blame, not the caller, and not a lack of capacity.
+    `latency` counts answered requests by `LATENCY_BOUNDS_MS`. `compared` are copies of other versions' requests of
+    which both answers are known, `agreed` those with equal answers, `drift_sum` the sum over the `scored` ones of the
+    mean absolute difference of label probabilities (0 to 1). `in_flight` is now: queued at the gateway or with a pod.
+    """
+
+    version: str
+    requests: int = 0
+    errors: int = 0
+    latency: list[int] = []
+    compared: int = 0
+    agreed: int = 0
+    scored: int = 0
+    drift_sum: float = 0.0
+    in_flight: int = 0
+
+
+class AdapterOutcome(KubeModel):
+    """Answer of `GET /motet/v1/outcomes/{namespace}/{name}?seconds=S`, S at most an hour.
+
+    `following` is the split that the gateway goes by at this moment; None if it does not know the adapter.
+    `covered_seconds` is how much of S the gateway has been counting.
+    """
+
+    namespace: str
+    name: str
+    following: list[TrafficTarget] | None = None
+    covered_seconds: float = 0.0
+    versions: list[VersionOutcome] = []
