@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from motet_api.artifact.lora_config import parse_lora_config
+from motet_api.artifact.targets import HeadTensors
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.lora_config import parse_lora_config
-from motet_runtime.adapters.targets import HeadTensors
 from motet_runtime.errors import AdapterError
 from tests.models import edit_config, make_adapter, make_classifier, make_tiny_llama
 from tests.runtime.test_adapter_checks import SHAPES, WEIGHTS, check, with_head

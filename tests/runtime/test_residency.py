@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from motet_api.artifact.adapter import Artifact
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
-from motet_runtime.adapters.artifact import Artifact
 from motet_runtime.adapters.residency import PATIENCE, Residency
 from motet_runtime.errors import AdapterError, RequestError
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motet_api.artifact.footprint import slot_rows
 from motet_api.identity import Digest
-from motet_runtime.engine.slots import Slot, SlotTable, bucket
+from motet_runtime.engine.slots import Slot, SlotTable
 from tests.runtime.engine_runs import adapter
 
 
@@ -23,7 +24,7 @@ def names(table: SlotTable) -> set[str]:
 
 @pytest.mark.parametrize(("rank", "rows"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (64, 64), (65, 128)])
 def test_an_adapter_takes_a_power_of_two_of_rows(rank: int, rows: int) -> None:
-    assert bucket(rank) == rows
+    assert slot_rows(rank) == rows
 
 
 @pytest.mark.parametrize(("slots", "rows"), [(0, 8), (1, 7)])

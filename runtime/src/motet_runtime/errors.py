@@ -2,12 +2,16 @@
 
 MotetRuntimeError
 ├── RequestError      the caller's request cannot be served; carries a wire code
-├── AdapterError      an adapter cannot be loaded; carries a reason for the operator
 └── ModelError        the base model cannot be served at all; the process ends
+
+AdapterError          an adapter cannot be loaded; carries a reason for the operator. The checks' own error
+                      (`motet_api.artifact`), since most of what is wrong with an adapter is found by them
 """
 
+from motet_api.artifact.errors import ArtifactError
 from motet_api.errors import ErrorCode
-from motet_api.reasons import AdapterReason
+
+AdapterError = ArtifactError
 
 
 class MotetRuntimeError(Exception):
@@ -22,15 +26,6 @@ class RequestError(MotetRuntimeError):
         self.code = code
         self.message = message
         self.param = param
-
-
-class AdapterError(MotetRuntimeError):
-    """An adapter that cannot be loaded."""
-
-    def __init__(self, reason: AdapterReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
 
 
 class ModelError(MotetRuntimeError):

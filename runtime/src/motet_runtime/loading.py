@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from motet_api.artifact.adapter import Artifact
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter
-from motet_runtime.adapters.artifact import Artifact, VerifiedAdapter, verify
+from motet_runtime.adapters.artifact import VerifiedAdapter, verify
 from motet_runtime.adapters.flat_file import FlatAdapter
 from motet_runtime.adapters.library import AdapterLibrary
 from motet_runtime.adapters.sources import local_path, opened

@@ -10,38 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from motet_api.artifact.adapter import Artifact, inspect_adapter
+from motet_api.artifact.lora_config import MAX_CONFIG_BYTES
+from motet_api.artifact.safetensors_header import TensorInfo
+from motet_api.artifact.targets import LinearShapes
 from motet_api.identity import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE, Digest, manifest_digest
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.lora_config import LoraConfig, parse_lora_config
-from motet_runtime.adapters.safetensors_header import TensorInfo, read_header
-from motet_runtime.adapters.targets import HeadTensors, LinearShapes, TargetModule, match_head, match_targets
 from motet_runtime.errors import AdapterError
 
-_MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_WEIGHTS_BYTES: Final = 8 * 2**30
 """They are read into memory whole; the largest LoRA of a 70B base is well below."""
 _PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """What is known of a verified adapter: how its weights apply to the base. Without the weights.
-
-    `rank` is the largest of any module, `size_bytes` that of the tensors in the file. `invocation`, set for an
-    activated LoRA, is the token ids from whose last occurrence in the prompt on it acts.
-    """
-
-    digest: Digest
-    rank: int
-    size_bytes: int
-    targets: tuple[TargetModule, ...]
-    invocation: tuple[int, ...] = ()
-    head: HeadTensors | None = None
-
-    @property
-    def target_names(self) -> list[str]:
-        """The kinds of module that are changed (`q_proj`, ...), for people."""
-        return sorted({target.name.rpartition(".")[2] for target in self.targets})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +57,7 @@ def verify(folder: Path, wanted: Digest | None, base: LinearShapes, *, hidden: i
         OSError: a file cannot be read.
     """
     _check_files(folder)
-    text = _read(folder / ADAPTER_CONFIG_FILE, _MAX_CONFIG_BYTES, AdapterReason.INVALID_CONFIG)
+    text = _read(folder / ADAPTER_CONFIG_FILE, MAX_CONFIG_BYTES, AdapterReason.INVALID_CONFIG)
     data = _read(folder / ADAPTER_WEIGHTS_FILE, _MAX_WEIGHTS_BYTES, AdapterReason.UNSUPPORTED)
     digest = manifest_digest(
         {
@@ -89,30 +68,8 @@ def verify(folder: Path, wanted: Digest | None, base: LinearShapes, *, hidden: i
     if wanted is not None and digest != wanted:
         message = f"the files have digest {digest}, spec wants {wanted}"
         raise AdapterError(AdapterReason.DIGEST_MISMATCH, message)
-    config = _config(text, max_rank)
-    tensors = read_header(ADAPTER_WEIGHTS_FILE, data).tensors
-    artifact = Artifact(
-        digest=digest,
-        rank=config.max_rank,
-        size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
-        targets=match_targets(config, tensors, base),
-        invocation=config.invocation,
-        head=match_head(config, tensors, hidden),
-    )
+    artifact, tensors = inspect_adapter(digest, text, data, base, hidden=hidden, max_rank=max_rank)
     return VerifiedAdapter(artifact, tensors, data)
-
-
-def _config(text: memoryview, max_rank: int) -> LoraConfig:
-    try:
-        config = parse_lora_config(bytes(text).decode())
-    except UnicodeDecodeError as error:
-        raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not text: {error}") from error
-    if config.fan_in_fan_out:
-        raise AdapterError(AdapterReason.UNSUPPORTED, "fan_in_fan_out is set; only linear modules are served")
-    if config.max_rank > max_rank:
-        message = f"rank {config.max_rank} is above spec.adapters.maxRank {max_rank} of the ModelDeployment"
-        raise AdapterError(AdapterReason.RANK_TOO_LARGE, message)
-    return config
 
 
 def _read(path: Path, limit: int, reason: AdapterReason) -> memoryview:

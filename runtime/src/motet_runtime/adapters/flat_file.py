@@ -17,9 +17,10 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from motet_api.artifact.adapter import Artifact
+from motet_api.artifact.safetensors_header import DTYPE_BYTES, TensorInfo, read_header
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.artifact import Artifact, VerifiedAdapter
-from motet_runtime.adapters.safetensors_header import DTYPE_BYTES, TensorInfo, read_header
+from motet_runtime.adapters.artifact import VerifiedAdapter
 from motet_runtime.errors import AdapterError
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from motet_api.artifact.adapter import Artifact
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdapterReport, DesiredAdapter, DesiredAdapters
-from motet_runtime.adapters.artifact import Artifact
 from motet_runtime.errors import AdapterError, RequestError
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from motet_runtime.adapters.targets import LinearShapes
+from motet_api.artifact.targets import LinearShapes
 from motet_runtime.engine.lora import LoraStacks
 
 _ROWS_TO_PACK_FOR = 64

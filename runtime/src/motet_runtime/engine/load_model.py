@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import torch
 
+from motet_api.artifact.footprint import slot_rows
+from motet_api.artifact.targets import LinearShapes
 from motet_api.dtypes import DType
-from motet_runtime.adapters.targets import LinearShapes
 from motet_runtime.engine import packed
 from motet_runtime.engine.lean_imports import without_compiler_and_distributed
 from motet_runtime.engine.linear import serve_linears
@@ -18,7 +19,6 @@ from motet_runtime.engine.lora import LoraStacks
 from motet_runtime.engine.model import ModelRunner
 from motet_runtime.engine.packed import AttentionBackend
 from motet_runtime.engine.scheduler import Budgets
-from motet_runtime.engine.slots import bucket
 from motet_runtime.engine.weights import mapped_model
 from motet_runtime.errors import ModelError
 from motet_runtime.limits import usable_memory
@@ -142,7 +142,7 @@ def _attention(
 
 def _adapter_rows(options: EngineOptions, shapes: LinearShapes, dtype: torch.dtype, device: torch.device) -> int:
     row_bytes = LoraStacks.bytes_per_row(shapes, dtype, device)
-    largest = bucket(options.max_rank)
+    largest = slot_rows(options.max_rank)
     memory = options.adapter_bytes or int(_ADAPTER_SHARE * _memory(device))
     rows = min(memory // row_bytes, options.adapter_slots * largest)
     if rows < largest:

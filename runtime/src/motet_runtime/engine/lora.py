@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from motet_runtime.adapters.targets import LinearShapes
+from motet_api.artifact.targets import LinearShapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from motet_api.artifact.targets import LinearShapes
 from motet_api.identity import Digest
-from motet_runtime.adapters.targets import LinearShapes
 from motet_runtime.engine.linear import ServedLinear, adapt_linears
 from motet_runtime.engine.lora import LoraSegment, LoraStacks
 from motet_runtime.engine.packed import AttentionBackend, PackedRow

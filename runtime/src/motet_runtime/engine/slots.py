@@ -1,7 +1,7 @@
 """Adapter slots: which adapters lie on the device, in which rows of the stacked weights. Imports no torch.
 
 Invariant: an adapter that a running sequence uses is pinned and stays; one that is being copied stays; of the others
-the least recently used makes room. An adapter takes `bucket(rank)` neighbouring rows of every module's stack, so a
+the least recently used makes room. An adapter takes `slot_rows(rank)` neighbouring rows of every module's stack, so a
 rank-8 adapter does not pay for a rank of 64 that another one has.
 """
 
@@ -10,17 +10,10 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
+from motet_api.artifact.footprint import SMALLEST_ROWS, slot_rows
 from motet_api.identity import Digest
 from motet_runtime.engine.sequence import Adapter
-
-_SMALLEST_BUCKET: Final = 8
-
-
-def bucket(rank: int) -> int:
-    """Rows that an adapter of this rank takes: the next power of two, at least 8."""
-    return max(_SMALLEST_BUCKET, 1 << (rank - 1).bit_length())
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +34,8 @@ class SlotTable:
     """At most `slots` adapters in at most `rows` rows."""
 
     def __init__(self, slots: int, rows: int) -> None:
-        if slots < 1 or rows < _SMALLEST_BUCKET:
-            raise ValueError(f"at least one slot and {_SMALLEST_BUCKET} rows are needed")
+        if slots < 1 or rows < SMALLEST_ROWS:
+            raise ValueError(f"at least one slot and {SMALLEST_ROWS} rows are needed")
         self.slots = slots
         self.rows = rows
         self.loads = 0
@@ -66,11 +59,11 @@ class SlotTable:
 
     def fits(self, rank: int) -> bool:
         """Whether an adapter of this rank fits at all."""
-        return bucket(rank) <= self.rows
+        return slot_rows(rank) <= self.rows
 
     def has_room(self, rank: int) -> bool:
         """Whether an adapter of this rank can be placed without another having to go."""
-        return len(self._placed) < self.slots and any(end - begin >= bucket(rank) for begin, end in self._free)
+        return len(self._placed) < self.slots and any(end - begin >= slot_rows(rank) for begin, end in self._free)
 
     def find(self, digest: Digest) -> Slot | None:
         """The adapter's slot, and note that it was used."""
@@ -83,7 +76,7 @@ class SlotTable:
         """A slot for an adapter that has none, not ready yet; makes room by the least recently used. None if all that
         could make room is in use.
         """
-        rows = bucket(adapter.rank)
+        rows = slot_rows(adapter.rank)
         if not self._could_place(rows):
             return None  # and nobody goes in vain
         row = self._take(rows) if len(self._placed) < self.slots else None

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from motet_api.artifact.errors import ArtifactError
+from motet_api.artifact.lora_config import HEAD_NAMES, LoraConfig
+from motet_api.artifact.safetensors_header import TensorInfo
 from motet_api.reasons import AdapterReason
-from motet_runtime.adapters.lora_config import HEAD_NAMES, LoraConfig
-from motet_runtime.adapters.safetensors_header import TensorInfo
-from motet_runtime.errors import AdapterError
 
 _PREFIX: Final = "base_model.model."
 _LOW_RANK_KEY: Final = re.compile(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight")
@@ -24,11 +24,16 @@ LinearShapes = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class TargetModule:
-    """One low-rank product: `y += scale * (x @ A.T) @ B.T` with A of shape (rank, in) and B of shape (out, rank)."""
+    """One low-rank product: `y += scale * (x @ A.T) @ B.T` with A of shape (rank, in) and B of shape (out, rank).
+
+    `height` is out, `width` is in.
+    """
 
     name: str
     rank: int
     scale: float
+    height: int
+    width: int
     a_key: str
     b_key: str
 
@@ -45,11 +50,11 @@ class HeadTensors:
     labels: int
 
 
-def match_head(config: LoraConfig, tensors: Mapping[str, TensorInfo], hidden: int) -> HeadTensors | None:
-    """The adapter's classification head; `hidden` is the width of the base's hidden state.
+def match_head(config: LoraConfig, tensors: Mapping[str, TensorInfo], hidden: int | None) -> HeadTensors | None:
+    """The adapter's classification head; `hidden` is the width of the base's hidden state, None if it is not known.
 
     Raises:
-        AdapterError: the configuration promises a head and the file has none, has two, or one of another shape.
+        ArtifactError: the configuration promises a head and the file has none, has two, or one of another shape.
     """
     if not config.has_head:
         return None
@@ -57,61 +62,74 @@ def match_head(config: LoraConfig, tensors: Mapping[str, TensorInfo], hidden: in
     if len(weights) != 1:
         wanted = " or ".join(f"{_PREFIX}{name}.weight" for name in HEAD_NAMES)
         message = f"task_type SEQ_CLS wants one head, {wanted}; the file has {len(weights)}"
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, message)
     weight_key, bias_key = weights[0], weights[0].removesuffix("weight") + "bias"
     shape = tensors[weight_key].shape
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != hidden:
-        message = f"{weight_key} has shape {list(shape)}; the base wants [labels, {hidden}]"
-        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+    if len(shape) != 2 or shape[0] < 1 or (hidden is not None and shape[1] != hidden):
+        message = f"{weight_key} has shape {list(shape)}; the base wants [labels, {hidden or 'hidden size'}]"
+        raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     if bias_key not in tensors:
         return HeadTensors(weight_key, None, shape[0])
     if tensors[bias_key].shape != shape[:1]:
         message = f"{bias_key} has shape {list(tensors[bias_key].shape)}; the head has {shape[0]} labels"
-        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+        raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     return HeadTensors(weight_key, bias_key, shape[0])
 
 
 def match_targets(
-    config: LoraConfig, tensors: Mapping[str, TensorInfo], base: LinearShapes
+    config: LoraConfig, tensors: Mapping[str, TensorInfo], base: LinearShapes | None
 ) -> tuple[TargetModule, ...]:
     """The modules that the adapter changes.
 
+    `base` is None where it is not known: then the file's own modules stand for it, and what is checked is that the
+    configuration targets each of them and that A and B fit each other and the rank.
+
     Raises:
-        AdapterError: a target is no linear module of the base, a tensor is missing, left over, or of another shape, or
+        ArtifactError: a target is no linear module of the base, a tensor is missing, left over, or of another shape, or
             nothing at all would be changed.
     """
-    targeted = {name for name in base if _targeted(config, name)}
     heads = {f"{_PREFIX}{name}.{part}" for name in HEAD_NAMES for part in ("weight", "bias")} if config.has_head else ()
     present = _modules_of(key for key in tensors if key not in heads)
-    unknown = sorted(present - set(base))
+    known = present if base is None else set(base)
+    targeted = {name for name in known if _targeted(config, name)}
+    unknown = sorted(present - known)
     if unknown:
         message = f"the base has no linear module {unknown[0]!r} ({len(unknown)} such): trained on another base?"
-        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+        raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     if not targeted:
-        message = f"target_modules {config.target_modules!r} matches no module of the base"
-        raise AdapterError(AdapterReason.BASE_MISMATCH, message)
+        message = f"target_modules {config.target_modules!r} matches no module of the {'base' if base else 'file'}"
+        raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     missing = sorted(targeted - present)
     if missing:
         message = f"adapter_config.json targets {missing[0]!r} but the file has no weights for it ({len(missing)} such)"
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, message)
     left_over = sorted(present - targeted)
     if left_over:
         message = f"the file has weights for {left_over[0]!r}, which adapter_config.json does not target"
-        raise AdapterError(AdapterReason.INVALID_CONFIG, message)
-    return tuple(_checked(config, name, tensors, base[name]) for name in sorted(targeted))
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, message)
+    return tuple(_checked(config, name, tensors, None if base is None else base[name]) for name in sorted(targeted))
 
 
-def _checked(config: LoraConfig, name: str, tensors: Mapping[str, TensorInfo], shape: tuple[int, int]) -> TargetModule:
-    rank, (out_features, in_features) = config.rank_of(name), shape
+def _checked(
+    config: LoraConfig, name: str, tensors: Mapping[str, TensorInfo], shape: tuple[int, int] | None
+) -> TargetModule:
+    rank = config.rank_of(name)
     a_key, b_key = f"{_PREFIX}{name}.lora_A.weight", f"{_PREFIX}{name}.lora_B.weight"
+    for key in (a_key, b_key):
+        if key not in tensors:
+            raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{key} is missing from the file")
+    # A base that is not known is whatever the tensors' outer sides say; their number of dimensions is still checked.
+    out_features, in_features = shape or (_side(tensors[b_key], 0), _side(tensors[a_key], -1))
     for key, wanted in ((a_key, (rank, in_features)), (b_key, (out_features, rank))):
-        found = tensors[key].shape if key in tensors else None
-        if found is None:
-            raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{key} is missing from the file")
+        found = tensors[key].shape
         if found != wanted:
             message = f"{key} has shape {list(found)}; base and rank {rank} want {list(wanted)}"
-            raise AdapterError(AdapterReason.BASE_MISMATCH, message)
-    return TargetModule(name, rank, config.scale_of(name), a_key, b_key)
+            raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
+    return TargetModule(name, rank, config.scale_of(name), out_features, in_features, a_key, b_key)
+
+
+def _side(tensor: TensorInfo, index: int) -> int:
+    return tensor.shape[index] if tensor.shape else 0
 
 
 def _modules_of(keys: Iterable[str]) -> set[str]:
@@ -119,7 +137,7 @@ def _modules_of(keys: Iterable[str]) -> set[str]:
     for key in keys:
         match = _LOW_RANK_KEY.fullmatch(key)
         if match is None:
-            raise AdapterError(AdapterReason.UNSUPPORTED, f"{key} is no low-rank weight of a linear module")
+            raise ArtifactError(AdapterReason.UNSUPPORTED, f"{key} is no low-rank weight of a linear module")
         modules.add(match.group(1))
     return modules
 
@@ -141,7 +159,7 @@ def _names_match(names: tuple[str, ...] | str, module: str) -> bool:
         try:
             return re.fullmatch(names, module) is not None
         except re.error as error:
-            raise AdapterError(AdapterReason.INVALID_CONFIG, f"{names!r} is no regular expression: {error}") from error
+            raise ArtifactError(AdapterReason.INVALID_CONFIG, f"{names!r} is no regular expression: {error}") from error
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
@@ -155,7 +173,7 @@ def _layer_index(config: LoraConfig, name: str) -> int | None:
             match = re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name)
         except re.error as error:
             message = f"layers_pattern {pattern!r} is no regular expression: {error}"
-            raise AdapterError(AdapterReason.INVALID_CONFIG, message) from error
+            raise ArtifactError(AdapterReason.INVALID_CONFIG, message) from error
         if match:
             return int(match["index"])
     return None

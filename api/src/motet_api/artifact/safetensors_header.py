@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from motet_api.artifact.errors import ArtifactError
 from motet_api.reasons import AdapterReason
-from motet_runtime.errors import AdapterError
 
 _MAX_HEADER: Final = 64 << 20
 _METADATA: Final = "__metadata__"
@@ -43,21 +43,21 @@ def read_header(name: str, data: memoryview) -> Header:
     """The header of the file whose bytes are `data`; `name` is for messages.
 
     Raises:
-        AdapterError: a pickle in disguise, a truncated file, or a header that does not fit the data.
+        ArtifactError: a pickle in disguise, a truncated file, or a header that does not fit the data.
     """
     prefix = bytes(data[:8])
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length > min(_MAX_HEADER, len(data) - 8):
         if prefix.startswith(_PICKLE_OR_ZIP):
-            raise AdapterError(AdapterReason.UNSAFE_FORMAT, f"{name} is a pickle, not safetensors: save it anew")
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{name} is truncated or not safetensors")
+            raise ArtifactError(AdapterReason.UNSAFE_FORMAT, f"{name} is a pickle, not safetensors: save it anew")
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{name} is truncated or not safetensors")
     begin = 8 + length
     try:
         document = json.loads(bytes(data[8:begin]))
         metadata = dict(document.pop(_METADATA, None) or {})
         tensors = {key: _tensor(key, entry, begin) for key, entry in document.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, f"{name}: the header cannot be read: {error}") from error
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{name}: the header cannot be read: {error}") from error
     _check_spans(name, tensors, begin, len(data))
     return Header(tensors, metadata, begin)
 
@@ -79,11 +79,11 @@ def _check_spans(file: str, tensors: Mapping[str, TensorInfo], data_begin: int, 
     for begin, nbytes in sorted((tensor.begin, tensor.nbytes) for tensor in tensors.values()):
         if begin != position:
             message = f"{file}: tensors overlap or leave a gap at byte {position - data_begin}"
-            raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+            raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, message)
         position += nbytes
     if position != size:
         message = (
             f"{file} is truncated or padded: the header describes {position - data_begin} bytes of weights, the file"
             f" has {size - data_begin}"
         )
-        raise AdapterError(AdapterReason.CORRUPT_WEIGHTS, message)
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, message)

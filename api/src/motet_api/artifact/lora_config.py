@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from motet_api.artifact.errors import ArtifactError
 from motet_api.reasons import AdapterReason
-from motet_runtime.errors import AdapterError
 
+MAX_CONFIG_BYTES: Final = 1 << 20
+"""Larger ones are refused unread; PEFT's own are a few kilobytes."""
 _BEYOND_ANY_NUMBER: Final = 1e30
 _MAX_TOKEN_ID: Final = 2**31 - 1
 HEAD_NAMES: Final = ("score", "classifier")
@@ -77,20 +79,40 @@ class LoraConfig:
         return float(alpha / rank**0.5 if self.rslora else alpha / rank)
 
 
+def inspect_config(text: bytes | memoryview, max_rank: int | None) -> LoraConfig:
+    """Read `adapter_config.json` and check what it says by itself; `max_rank` is the largest that is served, if known.
+
+    Raises:
+        ArtifactError: it is too large, no text, or what `parse_lora_config` refuses; or its rank is too large.
+    """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise _invalid(f"it is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        config = parse_lora_config(bytes(text).decode())
+    except UnicodeDecodeError as error:
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not text: {error}") from error
+    if config.fan_in_fan_out:
+        raise ArtifactError(AdapterReason.UNSUPPORTED, "fan_in_fan_out is set; only linear modules are served")
+    if max_rank is not None and config.max_rank > max_rank:
+        message = f"rank {config.max_rank} is above spec.adapters.maxRank {max_rank} of the ModelDeployment"
+        raise ArtifactError(AdapterReason.RANK_TOO_LARGE, message)
+    return config
+
+
 def parse_lora_config(text: str) -> LoraConfig:
     """Read `adapter_config.json`.
 
     Raises:
-        AdapterError: it is not JSON, lacks a field, or describes what is not served.
+        ArtifactError: it is not JSON, lacks a field, or describes what is not served.
     """
     try:
         raw = json.loads(text)
     except ValueError as error:
-        raise AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not JSON: {error}") from error
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, f"adapter_config.json is not JSON: {error}") from error
     except RecursionError as error:
-        raise AdapterError(AdapterReason.INVALID_CONFIG, "adapter_config.json is nested too deeply") from error
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, "adapter_config.json is nested too deeply") from error
     if not isinstance(raw, dict):
-        raise AdapterError(AdapterReason.INVALID_CONFIG, "adapter_config.json is not a JSON object")
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, "adapter_config.json is not a JSON object")
     _refuse_unsupported(raw)
     rank = _number(raw, "r", int)
     if rank < 1:
@@ -121,19 +143,19 @@ def parse_lora_config(text: str) -> LoraConfig:
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise AdapterError(AdapterReason.UNSUPPORTED, f"peft_type is {kind!r}; only LORA is served")
+        raise ArtifactError(AdapterReason.UNSUPPORTED, f"peft_type is {kind!r}; only LORA is served")
     if raw.get("bias", "none") != "none":
-        raise AdapterError(AdapterReason.UNSUPPORTED, f"bias is {raw['bias']!r}; only 'none' is served")
+        raise ArtifactError(AdapterReason.UNSUPPORTED, f"bias is {raw['bias']!r}; only 'none' is served")
     for field, name in _UNSUPPORTED.items():
         if raw.get(field) not in _UNSET:
-            raise AdapterError(AdapterReason.UNSUPPORTED, f"{name} is not served ({field} is set)")
+            raise ArtifactError(AdapterReason.UNSUPPORTED, f"{name} is not served ({field} is set)")
     start = raw.get("init_lora_weights")
     if (start.lower() if isinstance(start, str) else start) not in _PLAIN_STARTS:
         message = (
             f"init_lora_weights is {start!r}, which changes the base's weights: save the adapter as a plain LoRA"
             " (path_initial_model_for_weight_conversion of PEFT's save_pretrained)"
         )
-        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+        raise ArtifactError(AdapterReason.UNSUPPORTED, message)
 
 
 def _invocation(raw: Mapping[str, Any]) -> tuple[int, ...]:
@@ -146,7 +168,7 @@ def _invocation(raw: Mapping[str, Any]) -> tuple[int, ...]:
     if raw.get("task_type") not in (None, "CAUSAL_LM"):
         # PEFT looks for the invocation in causal models only; with another task the adapter would never act.
         message = f"alora_invocation_tokens is set and task_type is {raw['task_type']!r}; only CAUSAL_LM is served so"
-        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+        raise ArtifactError(AdapterReason.UNSUPPORTED, message)
     return tuple(tokens)
 
 
@@ -157,7 +179,7 @@ def _has_head(raw: Mapping[str, Any]) -> bool:
     if named and not (isinstance(saved, list) and task == "SEQ_CLS" and all(name in HEAD_NAMES for name in saved)):
         heads = " or ".join(HEAD_NAMES)
         message = f"modules_to_save is {saved!r} (task_type {task!r}); only the {heads} of SEQ_CLS is served"
-        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+        raise ArtifactError(AdapterReason.UNSUPPORTED, message)
     return bool(task == "SEQ_CLS")
 
 
@@ -215,8 +237,8 @@ def _names(raw: Mapping[str, Any], field: str) -> tuple[str, ...] | str | None:
     return tuple(value)
 
 
-def _invalid(message: str) -> AdapterError:
-    return AdapterError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: {message}")
+def _invalid(message: str) -> ArtifactError:
+    return ArtifactError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: {message}")
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
