@@ -13,7 +13,7 @@ from typing import Final, NewType
 Digest = NewType("Digest", str)
 """`sha256:` and 64 hexadecimal digits."""
 AdapterId = NewType("AdapterId", str)
-"""The runtime id of one version: `name@version`."""
+"""The runtime id of one version: `name@version`, or `namespace/name@version` on a model of another namespace."""
 PodName = NewType("PodName", str)
 
 DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
@@ -57,6 +57,15 @@ def parse_adapter_ref(text: str) -> AdapterRef:
 def adapter_id(name: str, version: str) -> AdapterId:
     """The runtime id of one version."""
     return AdapterId(f"{name}@{version}")
+
+
+def runtime_id(adapter_namespace: str, model_namespace: str, name: str, version: str) -> AdapterId:
+    """What the pods of a model call a version: with the adapter's namespace only where it is not the model's own.
+
+    So two adapters of one name, from two namespaces, are two on the pods of a model that serves both.
+    """
+    prefix = "" if adapter_namespace == model_namespace else f"{adapter_namespace}/"
+    return adapter_id(f"{prefix}{name}", version)
 
 
 def manifest_digest(files: Mapping[str, str]) -> Digest:

@@ -57,6 +57,8 @@ USER_HEADER: Final = "x-motet-user"
 ADAPTER_HEADER: Final = "x-motet-adapter"
 ADAPTER_VERSION_HEADER: Final = "x-motet-adapter-version"
 POD_HEADER: Final = "x-motet-pod"
+MIRROR_HEADER: Final = "x-motet-mirror"
+"""Request, gateway to pod: `1` on a copy whose answer is compared and thrown away."""
 REQUEST_ID_HEADER: Final = "x-request-id"
 
 # The metric that the HorizontalPodAutoscaler reads as an Object metric of the ModelDeployment.
