@@ -33,20 +33,26 @@ class Residency(StrEnum):
     """Known to every pod, loaded by the first request that names it."""
 
 
+def _unchanged(field: str) -> str:
+    """CEL: an optional field is what it was."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
 class AdapterVersion(KubeModel):
     """One set of weights. Never changes: other weights are another version."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
+                # Not by `.?`: the API server cannot bound the cost of comparing optional values, and refuses the CRD.
                 cel(
-                    "self.source.uri == oldSelf.source.uri && self.source.?revision == oldSelf.source.?revision"
-                    " && self.source.?digest == oldSelf.source.?digest",
+                    f"self.source.uri == oldSelf.source.uri && {_unchanged('source.revision')}"
+                    f" && {_unchanged('source.digest')}",
                     "a version's source is immutable: add a new version instead and shift spec.traffic to it",
                     ".source",
                 ),
                 cel(
-                    "self.?modelRef == oldSelf.?modelRef",
+                    _unchanged("modelRef"),
                     "a version's modelRef is immutable: add a new version instead and shift spec.traffic to it",
                     ".modelRef",
                 ),
@@ -299,7 +305,9 @@ class LoraAdapterStatus(KubeModel):
     observed_generation: int = 0
     versions: Annotated[
         list[VersionStatus],
-        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+        Field(
+            max_length=64, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
     ] = []
     traffic: Annotated[
         list[TrafficTarget],

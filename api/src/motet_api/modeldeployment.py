@@ -91,7 +91,7 @@ class AllowedNamespaces(KubeModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "(self.from == 'Selector') == has(self.selector)",
+                    "(has(self.from) && self.from == 'Selector') == has(self.selector)",
                     "allowedNamespaces.selector is required with from: Selector, and must not be given otherwise",
                     ".selector",
                 )
