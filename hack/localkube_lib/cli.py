@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--hpa-sync-period", help="how often the HPA acts (default 15s, as users have)")
     up.add_argument("--audit", action="store_true", default=None, help="log every request (status --json says where)")
     up.add_argument("--gpus", type=int, help="nvidia.com/gpu capacity of the node (default 0)")
+    up.add_argument(
+        "--no-node", dest="node", action="store_false", default=None, help="control plane only (see hollow)"
+    )
     command("down", "End the cluster; images stay.")
     status = command("status", "What runs.")
     status.add_argument("--json", action="store_true")
@@ -63,7 +66,7 @@ def milliseconds(text: str) -> int:
 
 
 def _settings(cluster: Cluster, options: argparse.Namespace) -> Settings | None:
-    names = ("hpa_sync_period", "audit", "gpus")
+    names = ("hpa_sync_period", "audit", "gpus", "node")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if not given:
         return None

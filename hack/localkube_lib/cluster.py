@@ -76,11 +76,12 @@ class Cluster:
                 return
             packages.ensure_installed()
             kubernetes = binaries.build(binaries.KUBERNETES)
-            containerd = binaries.build(binaries.CONTAINERD)
-            plugins = binaries.build(binaries.CNI_PLUGINS)
+            if settings.node:
+                binaries.build(binaries.CONTAINERD)
+                binaries.build(binaries.CNI_PLUGINS)
             self._clear_remains()
             with step(f"starting cluster {self.paths.name}"):
-                self._start_all(kubernetes, containerd, plugins, settings)
+                self._start_all(kubernetes, settings)
 
     def down(self) -> None:
         """End everything `up` started. Images and certificates stay. Harmless when nothing runs."""
@@ -95,7 +96,8 @@ class Cluster:
 
     def status(self) -> Status:
         """What runs."""
-        names = (*CONTROL_PLANE, *NODE, process_name(_API_FORWARD))
+        node_processes = NODE if self.settings().node else ()
+        names = (*CONTROL_PLANE, *node_processes, process_name(_API_FORWARD))
         found = {name: self.processes.find(name) for name in names}
         return Status(
             name=self.paths.name,
@@ -197,7 +199,7 @@ class Cluster:
             tear_down(self.paths, self.processes)
         shutil.rmtree(self.paths.logs, ignore_errors=True)
 
-    def _start_all(self, kubernetes: Path, containerd: Path, plugins: Path, settings: Settings) -> None:
+    def _start_all(self, kubernetes: Path, settings: Settings) -> None:
         for folder in (self.paths.run, self.paths.logs, self.paths.config, self.paths.containerd):
             folder.mkdir(parents=True, exist_ok=True)
         write_changed(self.paths.root / "settings.json", json.dumps(asdict(settings)))
@@ -205,12 +207,14 @@ class Cluster:
         netns.ensure(self.paths.netns)
         cgroups.ensure(self.paths.netns)
         api = Api(self._start_api_server(kubernetes, settings), self._pki)
-        self._start_runtime(containerd, plugins)
+        if settings.node:
+            self._start_runtime()
         # Its clients are started when they can be served: until then they would be refused, and back off for seconds.
         wait_until(lambda: api.get("/readyz") == b"ok", "the API server", 60)
         self._start(components.kube_controller_manager(self.paths, self._pki, settings), kubernetes)
         self._start(components.kube_scheduler(self.paths), kubernetes)
-        self._start_node(kubernetes, settings)
+        if settings.node:
+            self._start_node(kubernetes, settings)
         self._await_ready(api, settings)
 
     def _start_api_server(self, kubernetes: Path, settings: Settings) -> int:
@@ -225,7 +229,8 @@ class Cluster:
         write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{port}", self._pki, "admin")
         return port
 
-    def _start_runtime(self, containerd: Path, plugins: Path) -> None:
+    def _start_runtime(self) -> None:
+        containerd, plugins = binaries.build(binaries.CONTAINERD), binaries.build(binaries.CNI_PLUGINS)
         holder = self.processes.start("mount-holder", node.mount_holder(self.paths))
         wait_until(lambda: node.holds_mounts(holder), "the node's mount namespace", 10)
         config = node.write_containerd_config(self.paths, plugins)
@@ -249,6 +254,16 @@ class Cluster:
         self.processes.start(argv[0], [*prefix, str(folder / argv[0]), *argv[1:]])
 
     def _await_ready(self, api: Api, settings: Settings) -> None:
+        if settings.node:
+            self._await_node(api, settings)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        wait_until(lambda: api.get(account) is not None, "the default ServiceAccount", 60)
+        (self.paths.run / "ready").touch()
+        ended = [name for name, pid in self.status().processes.items() if pid is None]
+        if ended:
+            raise LocalKubeError(f"{', '.join(ended)} ended by itself; see 'hack/localkube logs'")
+
+    def _await_node(self, api: Api, settings: Settings) -> None:
         kubelet = self.processes.find("kubelet")
         started = int(kubelet.started_at()) if kubelet else 0
         path = f"/api/v1/nodes/{settings.node_name}"
@@ -259,12 +274,6 @@ class Cluster:
             patch = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(settings.gpus)}]
             options = ("--subresource=status", "--type=json", f"-p={json.dumps(patch)}")
             self.kubectl("patch", "node", settings.node_name, *options)
-        account = "/api/v1/namespaces/default/serviceaccounts/default"
-        wait_until(lambda: api.get(account) is not None, "the default ServiceAccount", 60)
-        (self.paths.run / "ready").touch()
-        ended = [name for name, pid in self.status().processes.items() if pid is None]
-        if ended:
-            raise LocalKubeError(f"{', '.join(ended)} ended by itself; see 'hack/localkube logs'")
 
     def _last_api_port(self) -> int:
         """The port of the last `up`, so that a kubeconfig somebody copied goes on working."""

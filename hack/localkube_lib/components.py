@@ -21,6 +21,8 @@ class Settings:
     audit: bool = False
     gpus: int = 0
     node_name: str = "node-0"
+    node: bool = True
+    """Whether there is a real node. Without one only hollow nodes run pods: the control plane starts in less time."""
 
 
 def etcd(paths: ClusterPaths) -> list[str]:

@@ -94,6 +94,26 @@ def test_pods_outlive_the_node_components(cluster: Cluster, namespace: str) -> N
     assert cluster.kubectl("get", "pods", "-n", namespace, "-o", path) == seen
 
 
+def test_without_a_node_there_is_a_control_plane_and_nothing_else() -> None:
+    cluster = Cluster("lk-bare")
+    try:
+        cluster.down()
+        cluster.up(Settings(node=False))
+        status = cluster.status()
+        assert status.up
+        assert not {"containerd", "kubelet", "kube-proxy"} & set(status.processes)
+        assert cluster.kubectl("get", "nodes", "-o", "name") == ""
+        with pytest.raises(LocalKubeError, match="is not up"):
+            cluster.images()
+        cluster.processes.stop("kube-scheduler")
+        assert not cluster.status().up
+        cluster.up()
+        assert cluster.status().up
+    finally:
+        cluster.clean()
+    assert _traces("lk-bare") == []
+
+
 def test_audit_log_counts_writes_and_lost_mounts_mean_a_fresh_start() -> None:
     cluster = Cluster("lk-audit")
     try:
