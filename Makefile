@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/api/src:$(CURDIR)/operator/src:$(CURDIR)/gateway/
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## The main job, from nothing: cluster, chart, adapters, requests, a burst that scales
@@ -60,6 +60,10 @@ bench: ## Benchmarks, the engine's and its peers' and the gateway's; figures go 
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.serving
 	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.gateway
 	bench/report
+
+.PHONY: bench-operator
+bench-operator: binaries ## The operator at ten thousand adapters, on a cluster of hollow nodes (ten minutes)
+	cd $(CURDIR) && PYTHONPATH=$(PYTHONPATH):$(CURDIR) $(PYTHON) -m bench.operator
 
 .PHONY: format
 format: ## Format and fix what ruff can
