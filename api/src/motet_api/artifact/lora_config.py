@@ -9,16 +9,20 @@ another model than the one that was trained. Checked against peft 0.21.2, `tuner
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
 from motet_api.artifact.errors import ArtifactError
+from motet_api.artifact.module_pattern import ModulePattern, module_pattern
 from motet_api.reasons import AdapterReason
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Larger ones are refused unread; PEFT's own are a few kilobytes."""
 _BEYOND_ANY_NUMBER: Final = 1e30
+_MAX_LIST: Final = 4096
+"""Most entries of a list or table. PEFT writes at most one for each linear module, and few models have 1000 of them."""
+_PLAIN_NAME: Final = re.compile(r"[\w.-]{1,256}")
 _MAX_TOKEN_ID: Final = 2**31 - 1
 HEAD_NAMES: Final = ("score", "classifier")
 """What a classification head is called; PEFT lists both for every SEQ_CLS adapter, whichever the model has."""
@@ -50,18 +54,26 @@ class LoraConfig:
 
     rank: int
     alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
+    rank_pattern: Mapping[ModulePattern, int]
+    alpha_pattern: Mapping[ModulePattern, float]
     rslora: bool
-    target_modules: tuple[str, ...] | str
-    exclude_modules: tuple[str, ...] | str | None
-    layers: tuple[int, ...] | None
+    target_modules: tuple[str, ...] | ModulePattern
+    exclude_modules: tuple[str, ...] | ModulePattern | None
+    layers: frozenset[int] | None
     layers_pattern: tuple[str, ...]
     fan_in_fan_out: bool
     invocation: tuple[int, ...]
     """Token ids from whose last occurrence on the adapter acts (activated LoRA); empty: it acts everywhere."""
     has_head: bool
     """Whether a classification head is saved beside the low-rank weights."""
+
+    def cost(self, length: int) -> int:
+        """Most operations that matching one module's name of this length takes."""
+        chosen = [names for names in (self.target_modules, self.exclude_modules) if isinstance(names, ModulePattern)]
+        # The rank is asked twice: for itself, and for the scale.
+        ranks = 2 * sum(pattern.cost(length) for pattern in self.rank_pattern)
+        alphas = sum(pattern.cost(length) for pattern in self.alpha_pattern)
+        return length + ranks + alphas + sum(pattern.cost(length) for pattern in chosen)
 
     @property
     def max_rank(self) -> int:
@@ -121,9 +133,8 @@ def parse_lora_config(text: str) -> LoraConfig:
     if not targets:
         raise _invalid("target_modules is missing or empty")
     layers = _layers(raw)
-    if layers is not None and isinstance(targets, str):
+    if layers is not None and isinstance(targets, ModulePattern):
         raise _invalid("layers_to_transform needs target_modules to be a list of names")
-    patterns = _names(raw, "layers_pattern") or ()
     return LoraConfig(
         rank=rank,
         alpha=float(_number(raw, "lora_alpha", (int, float))),
@@ -133,7 +144,7 @@ def parse_lora_config(text: str) -> LoraConfig:
         target_modules=targets,
         exclude_modules=_names(raw, "exclude_modules"),
         layers=layers,
-        layers_pattern=(patterns,) if isinstance(patterns, str) else patterns,
+        layers_pattern=_containers(raw),
         fan_in_fan_out=_flag(raw, "fan_in_fan_out"),
         invocation=_invocation(raw),
         has_head=_has_head(raw),
@@ -169,6 +180,7 @@ def _invocation(raw: Mapping[str, Any]) -> tuple[int, ...]:
         # PEFT looks for the invocation in causal models only; with another task the adapter would never act.
         message = f"alora_invocation_tokens is set and task_type is {raw['task_type']!r}; only CAUSAL_LM is served so"
         raise ArtifactError(AdapterReason.UNSUPPORTED, message)
+    _check_length("alora_invocation_tokens", tokens)
     return tuple(tokens)
 
 
@@ -183,14 +195,26 @@ def _has_head(raw: Mapping[str, Any]) -> bool:
     return bool(task == "SEQ_CLS")
 
 
-def _layers(raw: Mapping[str, Any]) -> tuple[int, ...] | None:
+def _layers(raw: Mapping[str, Any]) -> frozenset[int] | None:
     layers = raw.get("layers_to_transform")
     if isinstance(layers, int):
         layers = [layers]
     if layers is not None and not (isinstance(layers, list) and all(_is_number(layer, int) for layer in layers)):
         raise _invalid("layers_to_transform must be a list of layer numbers")
+    _check_length("layers_to_transform", layers or ())
     # PEFT's rule: an empty list chooses every layer.
-    return tuple(layers) if layers else None
+    return frozenset(layers) if layers else None
+
+
+def _containers(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the lists of layers are called. PEFT would take expressions; nobody writes any, and they are not served."""
+    names = raw.get("layers_pattern") or ()
+    listed = (names,) if isinstance(names, str) else names
+    plain = isinstance(listed, (list, tuple)) and all(isinstance(n, str) and _PLAIN_NAME.fullmatch(n) for n in listed)
+    if not plain:
+        raise _invalid("layers_pattern must be the name of the list of layers, such as layers, or a list of names")
+    _check_length("layers_pattern", listed)
+    return tuple(listed)
 
 
 def _flag(raw: Mapping[str, Any], field: str) -> bool:
@@ -216,34 +240,35 @@ def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
 
 def _pattern(
     raw: Mapping[str, Any], field: str, kind: type | tuple[type, ...], least: float = -math.inf
-) -> dict[str, Any]:
+) -> dict[ModulePattern, Any]:
     table = raw.get(field) or {}
     if not isinstance(table, dict) or not all(_is_number(value, kind) and value >= least for value in table.values()):
         raise _invalid(f"{field} must map names of modules to numbers" + (f" from {least} on" if least > 0 else ""))
-    for pattern in table:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise _invalid(f"{field}: {pattern!r} is no regular expression: {error}") from error
-    return table
+    _check_length(field, table)
+    return {module_pattern(field, pattern): value for pattern, value in table.items()}
 
 
-def _names(raw: Mapping[str, Any], field: str) -> tuple[str, ...] | str | None:
+def _names(raw: Mapping[str, Any], field: str) -> tuple[str, ...] | ModulePattern | None:
     value = raw.get(field)
-    if value is None or isinstance(value, str):
-        return value
+    if isinstance(value, str):
+        return module_pattern(field, value) if value else ()
+    if value is None:
+        return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise _invalid(f"{field} must be a list of names or a regular expression")
+    _check_length(field, value)
     return tuple(value)
+
+
+def _check_length(field: str, entries: Sized) -> None:
+    if len(entries) > _MAX_LIST:
+        raise _invalid(f"{field} has {len(entries)} entries; at most {_MAX_LIST} are read")
 
 
 def _invalid(message: str) -> ArtifactError:
     return ArtifactError(AdapterReason.INVALID_CONFIG, f"adapter_config.json: {message}")
 
 
-def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's rule: a pattern is a regular expression that matches the end of the module's name, from a dot on."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _by_pattern(patterns: Mapping[ModulePattern, float], module: str, default: float) -> float:
+    """PEFT's rule: the first pattern that matches the end of the module's name, from a dot on."""
+    return next((value for pattern, value in patterns.items() if pattern.matches_end(module)), default)

@@ -13,7 +13,14 @@ from typing import Any, Final
 from motet_api.artifact.errors import ArtifactError
 from motet_api.reasons import AdapterReason
 
-_MAX_HEADER: Final = 64 << 20
+_MAX_HEADER: Final = 16 << 20
+_MAX_TENSORS: Final = 60_000
+_MAX_BRACKETS: Final = 4 * _MAX_TENSORS
+"""Each tensor's entry has three. Counted before the JSON is read, since a bracket can cost sixty times its size."""
+_MAX_COMMAS: Final = 20 * _MAX_TENSORS
+_MAX_NAME: Final = 512
+_MAX_DIMENSIONS: Final = 8
+_MAX_SIDE: Final = 1 << 40
 _METADATA: Final = "__metadata__"
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes of an element, by the name of its dtype in a header."""
@@ -40,7 +47,7 @@ class Header:
 
 
 def read_header(name: str, data: memoryview) -> Header:
-    """The header of the file whose bytes are `data`; `name` is for messages.
+    """The header of the file whose bytes are `data`; `name` is for messages. Only the header is copied.
 
     Raises:
         ArtifactError: a pickle in disguise, a truncated file, or a header that does not fit the data.
@@ -52,8 +59,11 @@ def read_header(name: str, data: memoryview) -> Header:
             raise ArtifactError(AdapterReason.UNSAFE_FORMAT, f"{name} is a pickle, not safetensors: save it anew")
         raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{name} is truncated or not safetensors")
     begin = 8 + length
+    text = bytes(data[8:begin])
+    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS or text.count(b",") > _MAX_COMMAS:
+        raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{name} has more than {_MAX_TENSORS} tensors")
     try:
-        document = json.loads(bytes(data[8:begin]))
+        document = json.loads(text, object_pairs_hook=_unique)
         metadata = dict(document.pop(_METADATA, None) or {})
         tensors = {key: _tensor(key, entry, begin) for key, entry in document.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -62,14 +72,24 @@ def read_header(name: str, data: memoryview) -> Header:
     return Header(tensors, metadata, begin)
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: other readers might take the first of two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
 def _tensor(name: str, entry: dict[str, Any], data_begin: int) -> TensorInfo:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if len(name) > _MAX_NAME or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"{name[:40]} has a longer name or more dimensions than any weight")
     if dtype not in DTYPE_BYTES:
         raise ValueError(f"{name} has dtype {dtype}; floating point is needed")
     if not all(type(number) is int for number in (*shape, begin, end)):
         raise ValueError(f"{name} has a shape or offsets that are not whole numbers")
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
-    if min(shape, default=1) < 0 or end - begin != nbytes:
+    if min((*shape, begin), default=1) < 0 or max((*shape, end)) > _MAX_SIDE or end - begin != nbytes:
         raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - begin} bytes")
     return TensorInfo(dtype, shape, data_begin + begin, nbytes)
 

@@ -6,18 +6,23 @@ modules come as a table of names and shapes, so that this runs before torch is i
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
 from motet_api.artifact.errors import ArtifactError
 from motet_api.artifact.lora_config import HEAD_NAMES, LoraConfig
+from motet_api.artifact.module_pattern import ModulePattern
 from motet_api.artifact.safetensors_header import TensorInfo
 from motet_api.reasons import AdapterReason
 
 _PREFIX: Final = "base_model.model."
 _LOW_RANK_KEY: Final = re.compile(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight")
-_LAYER_INDEX: Final = re.compile(r".*?\.[^.]*\.(\d+)\.")
+_LAYER_INDEX: Final = re.compile(r".*?\.[^.]*\.(\d{1,9})\.")
+_ALL_LINEAR: Final = "all-linear"
+_MAX_COST: Final = 30_000_000
+"""Operations of all matches together, some seconds of work. The longest expression that tools write takes a tenth of it
+for the modules of a 70B model."""
 LinearShapes = Mapping[str, tuple[int, int]]
 """(out features, in features) of each linear module of the base that an adapter may change, by full name."""
 
@@ -91,13 +96,16 @@ def match_targets(
     heads = {f"{_PREFIX}{name}.{part}" for name in HEAD_NAMES for part in ("weight", "bias")} if config.has_head else ()
     present = _modules_of(key for key in tensors if key not in heads)
     known = present if base is None else set(base)
-    targeted = {name for name in known if _targeted(config, name)}
+    _check_cost(config, known)
+    chosen = _Chosen(config)
+    targeted = {name for name in known if name in chosen}
     unknown = sorted(present - known)
     if unknown:
         message = f"the base has no linear module {unknown[0]!r} ({len(unknown)} such): trained on another base?"
         raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     if not targeted:
-        message = f"target_modules {config.target_modules!r} matches no module of the {'base' if base else 'file'}"
+        where = "file" if base is None else "base"
+        message = f"target_modules {_shown(config.target_modules)} matches no module of the {where}"
         raise ArtifactError(AdapterReason.BASE_MISMATCH, message)
     missing = sorted(targeted - present)
     if missing:
@@ -128,6 +136,18 @@ def _checked(
     return TargetModule(name, rank, config.scale_of(name), out_features, in_features, a_key, b_key)
 
 
+def _check_cost(config: LoraConfig, modules: Set[str]) -> None:
+    """Refuse expressions that would take seconds to match, before any is matched."""
+    cost = len(modules) * config.cost(max(map(len, modules), default=0))
+    if cost > _MAX_COST:
+        message = "adapter_config.json: the expressions for modules take too long to match: list the modules' names"
+        raise ArtifactError(AdapterReason.INVALID_CONFIG, message)
+
+
+def _shown(names: tuple[str, ...] | ModulePattern) -> str:
+    return repr(names.text) if isinstance(names, ModulePattern) else str(list(names[:10]))
+
+
 def _side(tensor: TensorInfo, index: int) -> int:
     return tensor.shape[index] if tensor.shape else 0
 
@@ -136,44 +156,49 @@ def _modules_of(keys: Iterable[str]) -> set[str]:
     modules = set()
     for key in keys:
         match = _LOW_RANK_KEY.fullmatch(key)
-        if match is None:
+        if match is None or not key.isprintable():
             raise ArtifactError(AdapterReason.UNSUPPORTED, f"{key} is no low-rank weight of a linear module")
         modules.add(match.group(1))
     return modules
 
 
-def _targeted(config: LoraConfig, name: str) -> bool:
-    """PEFT's rules: a string is a regular expression for the whole name, a list names the end of it."""
-    if config.exclude_modules is not None and _names_match(config.exclude_modules, name):
-        return False
-    wanted = config.target_modules
-    matched = (isinstance(wanted, str) and wanted.lower() == "all-linear") or _names_match(wanted, name)
-    if matched and config.layers is not None:
-        index = _layer_index(config, name)
-        return index is not None and index in config.layers
-    return matched
+class _Chosen:
+    """PEFT's rules of which modules are targeted: an expression is for the whole name, a list names the end of it."""
+
+    def __init__(self, config: LoraConfig) -> None:
+        self._config = config
+        self._wanted = _names_or_pattern(config.target_modules)
+        self._excluded = None if config.exclude_modules is None else _names_or_pattern(config.exclude_modules)
+
+    def __contains__(self, module: str) -> bool:
+        if self._excluded is not None and _names_match(self._excluded, module):
+            return False
+        wanted = self._wanted
+        all_linear = isinstance(wanted, ModulePattern) and wanted.text.lower() == _ALL_LINEAR
+        matched = all_linear or _names_match(wanted, module)
+        if matched and self._config.layers is not None:
+            return _layer_index(self._config, module) in self._config.layers
+        return matched
 
 
-def _names_match(names: tuple[str, ...] | str, module: str) -> bool:
-    if isinstance(names, str):
-        try:
-            return re.fullmatch(names, module) is not None
-        except re.error as error:
-            raise ArtifactError(AdapterReason.INVALID_CONFIG, f"{names!r} is no regular expression: {error}") from error
-    return any(module == name or module.endswith(f".{name}") for name in names)
+def _names_or_pattern(names: tuple[str, ...] | ModulePattern) -> frozenset[str] | ModulePattern:
+    return names if isinstance(names, ModulePattern) else frozenset(names)
+
+
+def _names_match(names: frozenset[str] | ModulePattern, module: str) -> bool:
+    if isinstance(names, ModulePattern):
+        return names.matches(module)
+    starts = [0, *(index + 1 for index, character in enumerate(module) if character == ".")]
+    return any(module[start:] in names for start in starts)
 
 
 def _layer_index(config: LoraConfig, name: str) -> int | None:
-    """The number after the first container of layers; a pattern (a regular expression) says what it is called."""
+    """The number after the first container of layers; `layers_pattern` says what it is called."""
     if not config.layers_pattern:
         match = _LAYER_INDEX.match(name)
         return int(match.group(1)) if match else None
-    for pattern in config.layers_pattern:
-        try:
-            match = re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name)
-        except re.error as error:
-            message = f"layers_pattern {pattern!r} is no regular expression: {error}"
-            raise ArtifactError(AdapterReason.INVALID_CONFIG, message) from error
+    for container in config.layers_pattern:
+        match = re.match(rf"(?:^|.*?\.){re.escape(container)}\.(\d{{1,9}})\.", name)
         if match:
-            return int(match["index"])
+            return int(match.group(1))
     return None
