@@ -6,11 +6,12 @@ from typing import Any
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdapterReport, AdaptersReport
+from motet_operator.base_source import base_source
 from motet_operator.decide import Decision, decide
+from motet_operator.installation import Installation, RuntimeImage
 from motet_operator.keys import RESOURCES, Kind, ModelKey
-from motet_operator.pod_template import RuntimeImage
 from motet_operator.resources import digest, make_children
-from motet_operator.snapshot import Applied, PodState, Snapshot
+from motet_operator.snapshot import Applied, BaseAnswer, PodState, Snapshot
 from motet_operator.views import Adapter, Child, ChildView, Declared, Model, Pod, Rollout, Scaling, read
 
 Raw = dict[str, Any]
@@ -20,7 +21,7 @@ MODEL = "llama"
 MODEL_UID = "uid-llama"
 KEY = ModelKey(NAMESPACE, MODEL)
 NOW = datetime(2026, 11, 24, 10, 0, 0, tzinfo=UTC)
-IMAGE = RuntimeImage("motet-runtime:1", "IfNotPresent")
+INSTALLATION = Installation(RuntimeImage("motet-runtime:1", "IfNotPresent"))
 DIGEST = Digest("sha256:" + "a" * 64)
 OTHER_DIGEST = Digest("sha256:" + "b" * 64)
 
@@ -140,9 +141,17 @@ def settled(
     """A snapshot in which every child is as it should be."""
     assert given.spec is not None
     children, applied = {}, {}
-    for kind, manifest in make_children(given.meta, given.spec, IMAGE).items():
+    base = base_source(given, BaseAnswer(), INSTALLATION.store).effective
+    for kind, manifest in make_children(given.meta, given.spec, base, INSTALLATION).items():
         children[kind] = ChildView(
-            Child(given.meta.name, f"uid-{kind}", given.meta.uid, ours=True, owned_fields="same", deleting=False),
+            Child(
+                manifest["metadata"]["name"],
+                f"uid-{kind}",
+                given.meta.uid,
+                ours=True,
+                owned_fields="same",
+                deleting=False,
+            ),
             rollout=(rollout or Rollout(True, 1, 1, 1, "")) if kind is Kind.DEPLOYMENT else None,
             scaling=(scaling or Scaling(True, "")) if kind is Kind.AUTOSCALER else None,
         )
@@ -152,4 +161,4 @@ def settled(
 
 def decided(snapshot: Snapshot) -> Decision:
     """The decision about it, now."""
-    return decide(snapshot, NOW, IMAGE)
+    return decide(snapshot, NOW, INSTALLATION)

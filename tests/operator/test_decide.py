@@ -24,7 +24,7 @@ from motet_operator.snapshot import Snapshot
 from motet_operator.views import Rollout, Scaling
 from tests.operator.factories import (
     DIGEST,
-    IMAGE,
+    INSTALLATION,
     KEY,
     NOW,
     OTHER_DIGEST,
@@ -63,17 +63,18 @@ def without(snapshot: Snapshot, kind: Kind) -> Snapshot:
 
 
 STEADY = settled(model(**SCALED), (VOICE,), (state(holds("voice@v1")),))
+MADE = ["apply ServiceAccount", "apply Service", "apply PodDisruptionBudget", "apply Deployment"]
 UNSCALED = replace(STEADY, model=model())
 
 ACTIONS = {
     "nothing to do": (STEADY, []),
     "nothing there yet": (
         Snapshot(KEY, model(**SCALED)),
-        ["apply ServiceAccount", "apply Service", "apply Deployment", "apply HorizontalPodAutoscaler"],
+        [*MADE, "apply HorizontalPodAutoscaler"],
     ),
     "nothing there yet, no autoscaling": (
         Snapshot(KEY, model()),
-        ["apply ServiceAccount", "apply Service", "apply Deployment"],
+        MADE,
     ),
     "the Deployment was deleted by hand": (without(STEADY, Kind.DEPLOYMENT), ["apply Deployment"]),
     "the Service was deleted by hand": (without(STEADY, Kind.SERVICE), ["apply Service"]),
@@ -89,7 +90,7 @@ ACTIONS = {
     ),
     "the operator has restarted": (
         replace(STEADY, applied={}),
-        ["apply ServiceAccount", "apply Service", "apply Deployment", "apply HorizontalPodAutoscaler"],
+        [*MADE, "apply HorizontalPodAutoscaler"],
     ),
     "spec has changed": (replace(STEADY, model=model(**SCALED, replicas=2)), ["apply Deployment"]),
     "autoscaling was removed": (UNSCALED, ["delete HorizontalPodAutoscaler"]),
@@ -292,7 +293,7 @@ def test_conditions_of_the_model(snapshot: Snapshot, expected: dict[str, tuple[s
     status = decided(snapshot).model_status
     assert status is not None
     assert {kind: said(status.conditions, kind) for kind in expected} == expected
-    assert len(status.conditions) == 4, "a condition never vanishes"
+    assert len(status.conditions) == 8, "a condition never vanishes"
     assert all(entry.observed_generation == 1 for entry in status.conditions)
 
 
@@ -333,7 +334,7 @@ def test_a_pod_that_waits_for_an_adapter_says_so(entry: tuple[str, AdapterReason
 
 
 def test_what_the_api_server_refuses_is_said() -> None:
-    status = decide(STEADY, NOW, IMAGE, {Kind.DEPLOYMENT: "spec.template: no"}).model_status
+    status = decide(STEADY, NOW, INSTALLATION, {Kind.DEPLOYMENT: "spec.template: no"}).model_status
     assert status is not None
     found = find(status.conditions, "Ready")
     assert found is not None
@@ -353,7 +354,7 @@ def test_a_steady_decision_repeats_itself() -> None:
         model=replace(STEADY.model, status=first.model_status),
         adapters=(replace(VOICE, status=first.adapter_statuses["voice"]),),
     )
-    later = decide(again, NOW + timedelta(hours=1), IMAGE)
+    later = decide(again, NOW + timedelta(hours=1), INSTALLATION)
     assert later == replace(first)
 
 

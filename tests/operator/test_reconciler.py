@@ -16,7 +16,7 @@ from motet_operator.keys import Kind
 from motet_operator.observe import Observer
 from motet_operator.reconciler import Reconciler
 from motet_operator.report import Reporter
-from tests.operator.factories import IMAGE, KEY, MODEL, NAMESPACE, NOW, raw_adapter, raw_child, raw_model
+from tests.operator.factories import INSTALLATION, KEY, MODEL, NAMESPACE, NOW, raw_adapter, raw_child, raw_model
 from tests.operator.fakes import FakeCluster, FakeRuntime
 
 IP = "10.0.0.1"
@@ -37,10 +37,10 @@ class World:
     def restart(self) -> None:
         self.index, applied = Index(), AppliedMemory()
         self.reconciler = Reconciler(
-            Observer(self.index, self.cluster, self.runtime, applied),
+            Observer(self.index, self.cluster, self.runtime, applied, INSTALLATION),
             Actor(self.cluster, self.runtime, self.index, applied),
             Reporter(self.cluster, self.index),
-            IMAGE,
+            INSTALLATION,
             lambda: self.now,
         )
 
@@ -118,7 +118,9 @@ async def test_a_restart_applies_once_more_and_says_nothing_new() -> None:
     world = await serving_world()
     events = len(world.cluster.events)
     world.restart()
-    assert await world.run() == [f"apply {kind} {MODEL}" for kind in ("ServiceAccount", "Service", "Deployment")]
+    assert await world.run() == [
+        f"apply {kind} {MODEL}" for kind in ("ServiceAccount", "Service", "PodDisruptionBudget", "Deployment")
+    ]
     assert await world.run() == []
     assert len(world.cluster.events) == events
 

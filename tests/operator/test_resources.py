@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from motet_api.names import MODEL_LABEL
+from motet_operator.base_source import base_source
 from motet_operator.keys import Kind
 from motet_operator.resources import Manifest, digest, make_children
-from tests.operator.factories import IMAGE, MODEL, MODEL_UID, NAMESPACE, model
+from motet_operator.snapshot import BaseAnswer
+from tests.operator.factories import INSTALLATION, MODEL, MODEL_UID, NAMESPACE, model
 
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3, "targetQueueDepth": 4, "scaleDown": {"holdSeconds": 30}}
 
@@ -15,7 +17,8 @@ AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3, "targetQueueDepth": 4, "scale
 def children(**spec: Any) -> dict[Kind, Manifest]:
     given = model(**spec)
     assert given.spec is not None
-    return make_children(given.meta, given.spec, IMAGE)
+    base = base_source(given, BaseAnswer(), "").effective
+    return make_children(given.meta, given.spec, base, INSTALLATION)
 
 
 def pod(**spec: Any) -> dict[str, Any]:

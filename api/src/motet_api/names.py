@@ -21,6 +21,8 @@ FIELD_MANAGER: Final = "motet-operator"
 # Labels. The model label is on the Deployment, its pods and its Service; the EndpointSlice controller copies a
 # Service's labels to its slices, which is how the gateway finds the pods of a ModelDeployment.
 MODEL_LABEL: Final = f"{GROUP}/model-deployment"
+PREFETCH_LABEL: Final = f"{GROUP}/prefetch"
+"""On the pods of a ModelDeployment's DaemonSet, which carry no model label: they do not serve."""
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 NAME_LABEL: Final = "app.kubernetes.io/name"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
@@ -28,6 +30,10 @@ MANAGED_BY: Final = "motet-operator"
 
 # The runtime pod.
 RUNTIME_CONTAINER: Final = "runtime"
+AGENT_CONTAINER: Final = "agent"
+"""Beside VLLM_CONTAINER: it answers the operator and the probes in the runtime container's place."""
+VLLM_CONTAINER: Final = "vllm"
+FETCH_CONTAINER: Final = "fetch"
 SERVING_PORT_NAME: Final = "http"
 SERVING_PORT: Final = 8000
 ADMIN_PORT_NAME: Final = "admin"
@@ -35,6 +41,10 @@ ADMIN_PORT: Final = 8001
 STORE_PORT: Final = 8002
 CLAIM_MOUNT_ROOT: Final = "/mnt/motet/claims"
 """Persistent volume claims named by `pvc://CLAIM/path` are mounted, read-only, at CLAIM_MOUNT_ROOT/CLAIM."""
+MODELS_ROOT: Final = "/var/lib/motet/models"
+"""Bases that are fetched: MODELS_ROOT/HEX of their digest, in the pod and, where they are shared, on the node."""
+ADAPTERS_ROOT: Final = "/var/lib/motet/adapters"
+"""The adapters that a pod keeps on its disk."""
 
 # Paths of our own API.
 ADAPTERS_PATH: Final = "/motet/v1/adapters"

@@ -20,6 +20,11 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{/* The same pods, as the operator's command line names them. */}}
+{{- define "motet.selector" -}}
+{{- printf "%s/app.kubernetes.io/name=motet,app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s" .root.Release.Namespace .root.Release.Name .component -}}
+{{- end -}}
+
 {{- define "motet.labels" -}}
 {{ include "motet.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}

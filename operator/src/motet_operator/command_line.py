@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from motet_operator.installation_options import add_installation_options
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of `motet-operator`."""
@@ -23,12 +25,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--runtime-image", default="motet-runtime:latest", help="unless a ModelDeployment names another"
-    )
-    command.add_argument(
-        "--runtime-image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"]
-    )
+    add_installation_options(command)
     command.add_argument("--namespace", action="append", default=[], help="watch this one only; may be repeated")
     command.add_argument("--health-port", type=int, default=8080, help="/livez and /readyz")
     command.add_argument(

@@ -4,7 +4,7 @@ Invariant: the same snapshot gives the same decision. Once the cluster is as it 
 and its statuses say what those in the snapshot say already.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,12 +14,13 @@ from motet_api.modeldeployment import ModelDeploymentStatus
 from motet_api.reasons import AdapterReason, Reason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
 from motet_operator.adapter_status import adapter_status, orphan_status
+from motet_operator.base_source import base_source
 from motet_operator.conditions import Stamp, Verdict, no
+from motet_operator.installation import Installation
 from motet_operator.keys import CHILDREN, Kind
-from motet_operator.model_status import model_status
-from motet_operator.pod_template import RuntimeImage
+from motet_operator.model_status import ModelFacts, model_status
 from motet_operator.residency import Standing, counting, desired_adapters, in_wanted_state, standings
-from motet_operator.resources import Manifest, digest, make_children
+from motet_operator.resources import Manifest, digest, make_children, wanted_children
 from motet_operator.snapshot import PodState, Snapshot
 from motet_operator.views import Adapter, Child, Model
 
@@ -74,7 +75,7 @@ class Decision:
 
 
 def decide(
-    snapshot: Snapshot, now: datetime, image: RuntimeImage, refused: Mapping[Kind, str] | None = None
+    snapshot: Snapshot, now: datetime, installation: Installation, refused: Mapping[Kind, str] | None = None
 ) -> Decision:
     """The decision. `refused` holds what the API server said to children that it would not take, in this very pass."""
     model = snapshot.model
@@ -82,21 +83,24 @@ def decide(
         return _without_model(snapshot, now)
     document = desired_adapters(snapshot.adapters)
     found = {str(key): value for key, value in standings(document, counting(snapshot.pods)).items()}
-    made = make_children(model.meta, model.spec, image) if model.spec is not None else {}
-    taken = [view.child for kind in made if (view := snapshot.children.get(kind)) and _foreign(view.child, model)]
-    children = () if taken else tuple(_child_actions(snapshot, model, made))
+    source = base_source(model, snapshot.base, installation.store)
+    wanted = wanted_children(model.spec, installation) if model.spec is not None else frozenset(CHILDREN)
+    made = make_children(model.meta, model.spec, source.effective, installation) if model.spec is not None else {}
+    taken = [
+        view.child
+        for kind in CHILDREN
+        if kind in wanted and (view := snapshot.children.get(kind)) and _foreign(view.child, model)
+    ]
+    children = () if taken else tuple(_child_actions(snapshot, model, made, wanted))
     serving = any(state.pod.ready for state in snapshot.pods)
-    rollout, scaling = snapshot.children.get(Kind.DEPLOYMENT), snapshot.children.get(Kind.AUTOSCALER)
     return Decision(
         actions=(*children, *_tellings(snapshot.pods, document)),
         model_status=model_status(
             model,
-            rollout.rollout if rollout and not taken else None,
-            scaling.scaling if scaling and not taken else None,
-            snapshot.pods,
-            found,
+            ModelFacts(
+                {} if taken else snapshot.children, snapshot.pods, found, source, _refusal(taken, refused or {})
+            ),
             Stamp(model.meta.generation, now),
-            _refusal(taken, model, refused or {}),
         ),
         adapter_statuses={
             adapter.meta.name: adapter_status(
@@ -105,7 +109,9 @@ def decide(
             for adapter in snapshot.adapters
             if not adapter.deleting
         },
-        look_again=min([STEADY_SECONDS, *_waits(snapshot.pods, document, now)]),
+        look_again=min(
+            [STEADY_SECONDS, *_waits(snapshot.pods, document, now), *([SOON_SECONDS] if source.pending else [])]
+        ),
     )
 
 
@@ -119,16 +125,16 @@ def _without_model(snapshot: Snapshot, now: datetime) -> Decision:
     return Decision(adapter_statuses=statuses)
 
 
-def _child_actions(snapshot: Snapshot, model: Model, made: Mapping[Kind, Manifest]) -> Iterator[Action]:
+def _child_actions(
+    snapshot: Snapshot, model: Model, made: Mapping[Kind, Manifest], wanted: Collection[Kind]
+) -> Iterator[Action]:
     for kind, manifest in made.items():
         why = _why_apply(snapshot, kind, manifest)
         if why:
             yield Apply(kind, manifest, why)
-    if model.spec is None:
-        return
     for kind in CHILDREN:
         view = snapshot.children.get(kind)
-        if kind not in made and view is not None and view.child.owner == model.meta.uid and not view.child.deleting:
+        if kind not in wanted and view is not None and view.child.owner == model.meta.uid and not view.child.deleting:
             yield Delete(kind, view.child.name, view.child.uid, "spec does not ask for it any more")
 
 
@@ -158,10 +164,10 @@ def _foreign(child: Child, model: Model) -> bool:
     return child.owner != model.meta.uid and not (child.ours and not child.owner)
 
 
-def _refusal(taken: Sequence[Child], model: Model, refused: Mapping[Kind, str]) -> Verdict | None:
+def _refusal(taken: Sequence[Child], refused: Mapping[Kind, str]) -> Verdict | None:
     if taken:
         message = (
-            f"an object named {model.meta.name!r} that is not this ModelDeployment's is in the way (owner "
+            f"an object named {taken[0].name!r} that is not this ModelDeployment's is in the way (owner "
             f"{taken[0].owner or 'none'}): delete it, or name the ModelDeployment differently"
         )
         return no(Reason.NAME_TAKEN, message)

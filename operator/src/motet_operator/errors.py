@@ -6,6 +6,7 @@ OperatorError
 +-- RefusedError         the API server understood and said no (400, 403, 422): report it, nothing heals it by itself
 +-- NotFoundError        the object is not there (404)
 +-- SilentPodError       a runtime pod did not answer as agreed: what it holds is unknown
++-- SilentStoreError     the adapter store did not answer as agreed: what it holds is unknown
 """
 
 
@@ -31,3 +32,7 @@ class NotFoundError(OperatorError):
 
 class SilentPodError(OperatorError):
     """The pod did not answer, or not as agreed."""
+
+
+class SilentStoreError(OperatorError):
+    """The adapter store did not answer, or not as agreed."""

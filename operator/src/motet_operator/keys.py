@@ -39,11 +39,27 @@ class Kind(StrEnum):
     SERVICE = "Service"
     SERVICE_ACCOUNT = "ServiceAccount"
     AUTOSCALER = "HorizontalPodAutoscaler"
+    DISRUPTION_BUDGET = "PodDisruptionBudget"
+    NETWORK_POLICY = "NetworkPolicy"
+    PREFETCHER = "DaemonSet"
     POD = "Pod"
 
 
-CHILDREN: Final = (Kind.SERVICE_ACCOUNT, Kind.SERVICE, Kind.DEPLOYMENT, Kind.AUTOSCALER)
+CHILDREN: Final = (
+    Kind.SERVICE_ACCOUNT,
+    Kind.SERVICE,
+    Kind.NETWORK_POLICY,
+    Kind.DISRUPTION_BUDGET,
+    Kind.PREFETCHER,
+    Kind.DEPLOYMENT,
+    Kind.AUTOSCALER,
+)
 """Kinds that the operator makes, in the order in which they are needed."""
+
+
+def child_name(kind: Kind, model: str) -> str:
+    """The name of a ModelDeployment's child: its own, but for the DaemonSet, whose pods must not look like its pods."""
+    return f"{model}-prefetch" if kind is Kind.PREFETCHER else model
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,9 @@ RESOURCES: Final[Mapping[Kind, Resource]] = {
     Kind.SERVICE: Resource("", "v1", "services", labelled=True),
     Kind.SERVICE_ACCOUNT: Resource("", "v1", "serviceaccounts", labelled=True),
     Kind.AUTOSCALER: Resource("autoscaling", "v2", "horizontalpodautoscalers", labelled=True),
+    Kind.DISRUPTION_BUDGET: Resource("policy", "v1", "poddisruptionbudgets", labelled=True),
+    Kind.NETWORK_POLICY: Resource("networking.k8s.io", "v1", "networkpolicies", labelled=True),
+    Kind.PREFETCHER: Resource("apps", "v1", "daemonsets", labelled=True),
     Kind.POD: Resource("", "v1", "pods", labelled=True),
 }
 

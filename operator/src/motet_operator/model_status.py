@@ -1,47 +1,70 @@
 """The status of one ModelDeployment. Pure; the only author of its conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from motet_api.modeldeployment import AdapterCounts, ModelDeploymentSpec, ModelDeploymentStatus
+from motet_api.modeldeployment import AdapterCounts, ModelDeploymentSpec, ModelDeploymentStatus, PrefetchStatus
 from motet_api.names import MODEL_LABEL
 from motet_api.reasons import ConditionType, Reason
+from motet_operator.base_source import BaseSource
 from motet_operator.conditions import Stamp, Verdict, no, unknown, yes
-from motet_operator.residency import Standing, holds_back
+from motet_operator.keys import Kind
+from motet_operator.obstacles import obstacles
+from motet_operator.prefetcher import prefetches
+from motet_operator.residency import Standing
+from motet_operator.scaling_status import autoscaling_verdict
 from motet_operator.snapshot import PodState
-from motet_operator.views import Model, Rollout, Scaling
+from motet_operator.views import ChildView, Model, Prefetching, Rollout
 
 _NOTHING_YET = Rollout(current=False, replicas=0, ready=0, updated=0, message="")
 
 
-def model_status(
-    model: Model,
-    rollout: Rollout | None,
-    scaling: Scaling | None,
-    pods: Sequence[PodState],
-    standings: dict[str, Standing],
-    stamp: Stamp,
-    refusal: Verdict | None = None,
-) -> ModelDeploymentStatus:
-    """The status of a ModelDeployment.
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the status of a ModelDeployment is about: its children and pods, its adapters' versions, its base.
 
-    Args:
-        standings: what is true of every version of every adapter, by runtime id.
-        refusal: why a child cannot be made, if one cannot.
+    `standings` is by runtime id; `refusal` says why a child cannot be made, if one cannot.
     """
+
+    children: Mapping[Kind, ChildView]
+    pods: Sequence[PodState]
+    standings: Mapping[str, Standing]
+    source: BaseSource
+    refusal: Verdict | None = None
+
+    @property
+    def rollout(self) -> Rollout:
+        """How far the Deployment is; zeros where there is none."""
+        view = self.children.get(Kind.DEPLOYMENT)
+        return (view.rollout if view is not None else None) or _NOTHING_YET
+
+
+def model_status(model: Model, facts: ModelFacts, stamp: Stamp) -> ModelDeploymentStatus:
+    """The status of a ModelDeployment."""
     previous = model.status or ModelDeploymentStatus()
-    seen = rollout or _NOTHING_YET
+    seen, standings = facts.rollout, facts.standings
     resident = sum(found.resident for found in standings.values())
+    scaling, prefetching = facts.children.get(Kind.AUTOSCALER), facts.children.get(Kind.PREFETCHER)
+    nodes = prefetching.prefetching if prefetching is not None else None
+    ready = _ready(model, facts)
+    stalled = _stalled(ready, facts)
     verdicts = {
-        ConditionType.READY: _ready(model.spec, model.error, seen, pods, refusal),
-        ConditionType.AVAILABLE: _available(model.spec, seen, pods),
+        ConditionType.READY: ready,
+        ConditionType.AVAILABLE: _available(model.spec, facts),
         ConditionType.ADAPTERS_RESIDENT: _adapters_resident(standings, resident),
-        ConditionType.AUTOSCALING: _autoscaling(model.spec, scaling),
+        ConditionType.AUTOSCALING: autoscaling_verdict(model.spec, scaling.scaling if scaling else None, facts.pods),
+        ConditionType.SOURCE_RESOLVED: facts.source.verdict,
+        ConditionType.PREFETCH_COMPLETE: _prefetched(model.spec, nodes),
+        ConditionType.RECONCILING: _reconciling(ready, stalled),
+        ConditionType.STALLED: stalled,
     }
     return ModelDeploymentStatus(
         observed_generation=stamp.generation,
         replicas=seen.replicas,
         ready_replicas=seen.ready,
         selector=f"{MODEL_LABEL}={model.meta.name}",
+        source=facts.source.effective,
+        prefetch=PrefetchStatus(ready=nodes.ready, nodes=nodes.nodes) if nodes is not None else None,
         adapters=AdapterCounts(
             desired=len(standings),
             resident=resident,
@@ -52,14 +75,16 @@ def model_status(
     )
 
 
-def _ready(
-    spec: ModelDeploymentSpec | None, error: str, seen: Rollout, pods: Sequence[PodState], refusal: Verdict | None
-) -> Verdict:
+def _ready(model: Model, facts: ModelFacts) -> Verdict:
     """Ready is about what this object asks for: its pods. Adapters are other objects, with a Ready of their own."""
+    spec, seen = model.spec, facts.rollout
     if spec is None:
-        return no(Reason.INVALID_SPEC, error)
-    if refusal is not None:
-        return refusal
+        return no(Reason.INVALID_SPEC, model.error)
+    if facts.refusal is not None:
+        return facts.refusal
+    if not facts.source.current:
+        verdict = facts.source.verdict
+        return no(verdict.reason, verdict.message)
     wanted = spec.replicas
     if seen.current and seen.ready == seen.updated == seen.replicas == wanted:
         return yes(Reason.READY, f"{wanted} of {wanted} pods ready")
@@ -68,36 +93,34 @@ def _ready(
         parts.append(f"{seen.updated} of the present spec")
     elif seen.replicas > seen.updated:
         parts.append(f"{seen.replicas - seen.updated} of an earlier spec still there")
-    return no(Reason.PROGRESSING, "; ".join([*parts, *_obstacles(seen, pods)]))
+    return no(Reason.PROGRESSING, "; ".join([*parts, *obstacles(seen, facts.pods)]))
 
 
-def _available(spec: ModelDeploymentSpec | None, seen: Rollout, pods: Sequence[PodState]) -> Verdict:
-    if seen.ready > 0:
-        return yes(Reason.PODS_AVAILABLE, f"ready pods: {seen.ready}")
+def _stalled(ready: Verdict, facts: ModelFacts) -> Verdict:
+    """Whether somebody must change something before it can become ready."""
+    helpless = facts.refusal is not None or facts.source.final or facts.rollout.stuck
+    if not ready.true and (helpless or ready.reason is Reason.INVALID_SPEC):
+        return yes(ready.reason, ready.message)
+    return no(Reason.NOT_STALLED, "nothing needs anybody's help")
+
+
+def _reconciling(ready: Verdict, stalled: Verdict) -> Verdict:
+    if stalled.true:
+        return no(stalled.reason, "waiting will not help: see Stalled")
+    return no(Reason.READY, "nothing is under way") if ready.true else yes(ready.reason, ready.message)
+
+
+def _available(spec: ModelDeploymentSpec | None, facts: ModelFacts) -> Verdict:
+    if facts.rollout.ready > 0:
+        return yes(Reason.PODS_AVAILABLE, f"ready pods: {facts.rollout.ready}")
     if spec is not None and spec.replicas == 0:
         return no(Reason.PODS_UNAVAILABLE, "spec.replicas is 0")
-    obstacles = _obstacles(seen, pods)
-    return no(Reason.PODS_UNAVAILABLE, "; ".join(obstacles) or "no pod is ready yet")
+    if facts.source.effective is None:
+        return no(Reason.PODS_UNAVAILABLE, f"there is no base to serve yet: {facts.source.verdict.message}")
+    return no(Reason.PODS_UNAVAILABLE, "; ".join(obstacles(facts.rollout, facts.pods)) or "no pod is ready yet")
 
 
-def _obstacles(seen: Rollout, pods: Sequence[PodState]) -> list[str]:
-    """What Deployment, scheduler, kubelet and the pods themselves wait for or complain of, each complaint once."""
-    complaints = dict.fromkeys(_obstacle(state) for state in pods if not state.pod.ready)
-    return [text for text in (seen.message, *complaints) if text][:3]
-
-
-def _obstacle(state: PodState) -> str:
-    """Why a pod is not ready; empty if nobody says."""
-    if state.report is None or not state.pod.running:
-        return state.pod.problem
-    if not state.report.base_loaded:
-        return f"{state.pod.name} loads the base model"
-    waits = [f"{entry.id} ({entry.reason})" for entry in state.report.adapters if holds_back(entry.reason)]
-    more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
-    return f"{state.pod.name} is not ready without {waits[0]}{more}" if waits else ""
-
-
-def _adapters_resident(standings: dict[str, Standing], resident: int) -> Verdict:
+def _adapters_resident(standings: Mapping[str, Standing], resident: int) -> Verdict:
     if resident == len(standings):
         return yes(Reason.ADAPTERS_RESIDENT, f"{resident} of {resident} versions resident")
     failed = {name: found for name, found in standings.items() if found.failed}
@@ -111,11 +134,10 @@ def _adapters_resident(standings: dict[str, Standing], resident: int) -> Verdict
     return no(Reason.PROGRESSING, f"{resident} of {len(standings)} versions resident")
 
 
-def _autoscaling(spec: ModelDeploymentSpec | None, scaling: Scaling | None) -> Verdict:
-    if spec is None or spec.autoscaling is None:
-        return no(Reason.NOT_CONFIGURED, "spec.autoscaling is absent")
-    if scaling is None or scaling.active is None:
-        return unknown(Reason.PROGRESSING, "the HorizontalPodAutoscaler has not looked yet")
-    if scaling.active:
-        return yes(Reason.SCALING_ACTIVE, "the HorizontalPodAutoscaler reads its metric")
-    return no(Reason.METRIC_UNAVAILABLE, scaling.message)
+def _prefetched(spec: ModelDeploymentSpec | None, seen: Prefetching | None) -> Verdict:
+    if spec is None or not prefetches(spec):
+        return no(Reason.NOT_CONFIGURED, "spec.startup.prefetch asks for nothing")
+    if seen is None or not seen.current:
+        return unknown(Reason.PROGRESSING, "the DaemonSet has not been looked at yet")
+    message = f"{seen.ready} of {seen.nodes} nodes ready"
+    return yes(Reason.PREFETCHED, message) if seen.ready == seen.nodes else no(Reason.PROGRESSING, message)

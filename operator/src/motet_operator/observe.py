@@ -5,14 +5,19 @@ there without our label, and then it must not be taken over. Pods are asked all 
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Protocol, TypeVar
 
+from motet_api.store import ArtifactsAnswer, ArtifactsQuery
 from motet_api.wire import AdaptersReport
 from motet_operator.applied import AppliedMemory
-from motet_operator.errors import NotFoundError, SilentPodError
+from motet_operator.base_source import base_request
+from motet_operator.errors import NotFoundError, SilentPodError, SilentStoreError
 from motet_operator.index import Index
-from motet_operator.keys import CHILDREN, Kind, ModelKey, RawObject
-from motet_operator.snapshot import PodState, Snapshot
+from motet_operator.installation import Installation
+from motet_operator.keys import CHILDREN, Kind, ModelKey, RawObject, child_name
+from motet_operator.resources import wanted_children
+from motet_operator.snapshot import BaseAnswer, PodState, Snapshot
 from motet_operator.views import ChildView, Declared, Model, Pod, read
 
 ViewT = TypeVar("ViewT")
@@ -34,21 +39,39 @@ class PodAsker(Protocol):
         ...
 
 
+class StoreAsker(Protocol):
+    """Asks the adapter store what it knows."""
+
+    async def query(self, query: ArtifactsQuery) -> ArtifactsAnswer:
+        """One report for each artifact. Raises: SilentStoreError."""
+        ...
+
+
 class Observer:
     """Makes snapshots."""
 
-    def __init__(self, index: Index, reader: ObjectReader, asker: PodAsker, applied: AppliedMemory) -> None:
+    def __init__(
+        self,
+        index: Index,
+        reader: ObjectReader,
+        asker: PodAsker,
+        applied: AppliedMemory,
+        installation: Installation,
+        store: StoreAsker | None = None,
+    ) -> None:
         self._index = index
         self._reader = reader
         self._asker = asker
         self._applied = applied
+        self._installation = installation
+        self._store = store
 
     async def observe(self, key: ModelKey) -> Snapshot:
         """The snapshot of one key. Raises: UnavailableError, RefusedError."""
         model = next(iter(self._views(key, Kind.MODEL_DEPLOYMENT, Declared)), None)
         pods = self._views(key, Kind.POD, Pod)
-        states, children = await asyncio.gather(
-            asyncio.gather(*(self._ask(pod) for pod in pods)), self._children(key, model)
+        states, children, base = await asyncio.gather(
+            asyncio.gather(*(self._ask(pod) for pod in pods)), self._children(key, model), self._base(model)
         )
         if model is None:
             self._applied.forget(key)
@@ -58,6 +81,7 @@ class Observer:
             adapters=tuple(self._views(key, Kind.LORA_ADAPTER, Declared)),
             children=children,
             pods=tuple(states),
+            base=base,
             applied=self._applied.of(key),
         )
 
@@ -72,15 +96,26 @@ class Observer:
         except SilentPodError as error:
             return PodState(pod, silence=str(error))
 
+    async def _base(self, model: Model | None) -> BaseAnswer:
+        request = base_request(model) if model is not None and not model.deleting else None
+        if request is None or self._store is None:
+            return BaseAnswer(silence="it is not asked")
+        try:
+            answer = await self._store.query(ArtifactsQuery(artifacts=[request]))
+        except SilentStoreError as error:
+            return BaseAnswer(silence=str(error))
+        return BaseAnswer(answer.artifacts[0])
+
     async def _children(self, key: ModelKey, model: Model | None) -> dict[Kind, ChildView]:
         found: dict[Kind, ChildView] = {}
+        wanted = self._wanted(model)
         for kind in CHILDREN:
-            view = self._index.of_model(key, kind).get(key.name)
+            view = self._index.of_model(key, kind).get(child_name(kind, key.name))
             if isinstance(view, ChildView):
                 found[kind] = view
-            elif _should_exist(kind, model):
+            elif kind in wanted:
                 try:
-                    raw = await self._reader.get(kind, key.namespace, key.name)
+                    raw = await self._reader.get(kind, key.namespace, child_name(kind, key.name))
                 except NotFoundError:
                     continue
                 unlabelled = read(kind, raw)
@@ -88,8 +123,7 @@ class Observer:
                     found[kind] = unlabelled
         return found
 
-
-def _should_exist(kind: Kind, model: Model | None) -> bool:
-    if model is None or model.spec is None or model.deleting:
-        return False
-    return kind is not Kind.AUTOSCALER or model.spec.autoscaling is not None
+    def _wanted(self, model: Model | None) -> Collection[Kind]:
+        if model is None or model.spec is None or model.deleting:
+            return ()
+        return wanted_children(model.spec, self._installation)

@@ -18,16 +18,17 @@ from motet_operator.cluster import Cluster
 from motet_operator.connection import connect
 from motet_operator.errors import OperatorError
 from motet_operator.index import Index
+from motet_operator.installation_options import installation_of
 from motet_operator.keys import ModelKey
 from motet_operator.metrics import Metrics
 from motet_operator.observe import Observer
-from motet_operator.pod_template import RuntimeImage
 from motet_operator.probes import make_metrics_page, make_probes, serving
 from motet_operator.queue import WorkQueue
 from motet_operator.reconciler import Reconciler
 from motet_operator.report import Reporter
 from motet_operator.resync import Resync
 from motet_operator.runtime_client import RuntimeClient
+from motet_operator.store_client import StoreClient
 from motet_operator.wiring import watch
 
 log = logging.getLogger(__name__)
@@ -42,16 +43,18 @@ async def operate(options: argparse.Namespace) -> None:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     metrics = Metrics(registry)
+    installation = installation_of(options)
     connection = await connect(options.kubeconfig)
     async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
         cluster = Cluster(api, metrics, options.namespace)
         index, applied = Index(), AppliedMemory()
         runtime = RuntimeClient(session, metrics)
+        store = StoreClient(session, installation.store) if installation.store else None
         reconciler = Reconciler(
-            Observer(index, cluster, runtime, applied),
+            Observer(index, cluster, runtime, applied, installation, store),
             Actor(cluster, runtime, index, applied),
             Reporter(cluster, index),
-            RuntimeImage(options.runtime_image, options.runtime_image_pull_policy),
+            installation,
             lambda: datetime.now(UTC),
         )
         # The jitter spreads load and keeps no secret.

@@ -1,130 +1,107 @@
-"""The runtime pod: what is Motet's (command line, ports, probes, security) around what is the user's. Pure."""
+"""The pod that serves a model: what is Motet's (containers, volumes, security) around what is the user's. Pure."""
 
-import re
-from dataclasses import dataclass
 from typing import Any, Final
 
-from motet_api.modeldeployment import ModelDeploymentSpec, PodTemplateSpec
-from motet_api.names import (
-    ADMIN_PORT,
-    ADMIN_PORT_NAME,
-    CLAIM_MOUNT_ROOT,
-    LIVE_PATH,
-    READY_PATH,
-    RUNTIME_CONTAINER,
-    SERVING_PORT,
-    SERVING_PORT_NAME,
-)
+from motet_api.modeldeployment import EngineType, ModelDeploymentSpec, ModelSourceStatus, PodTemplateSpec
+from motet_api.names import ADAPTERS_ROOT, CLAIM_MOUNT_ROOT, MODEL_LABEL
+from motet_operator.base_files import BaseFiles, base_files
+from motet_operator.containers import restricted_pod, tmp_mount, tmp_volume
+from motet_operator.installation import Installation
+from motet_operator.runtime_container import DRAIN_GRACE_SECONDS, DRAIN_TIMEOUT_SECONDS, make_runtime_container
+from motet_operator.vllm_containers import SHM_VOLUME, make_vllm_containers
 
-_USER: Final = 65532
-_DRAIN_GRACE_SECONDS: Final = 5
-"""For so long a pod that is told to stop still takes requests: until then some gateway may not know yet."""
-_DRAIN_TIMEOUT_SECONDS: Final = 60
-_TERMINATION_SECONDS: Final = _DRAIN_GRACE_SECONDS + _DRAIN_TIMEOUT_SECONDS + 10
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeImage:
-    """The image of runtime pods whose ModelDeployment names none."""
-
-    image: str
-    pull_policy: str
+_TERMINATION_SECONDS: Final = DRAIN_GRACE_SECONDS + DRAIN_TIMEOUT_SECONDS + 10
 
 
 def make_pod_template(
-    name: str, labels: dict[str, str], spec: ModelDeploymentSpec, image: RuntimeImage
+    name: str,
+    labels: dict[str, str],
+    spec: ModelDeploymentSpec,
+    base: ModelSourceStatus,
+    installation: Installation,
 ) -> dict[str, Any]:
-    """The pod template of a ModelDeployment of this name."""
+    """The pod template of a ModelDeployment of this name, that serves this base."""
     template = spec.template
-    claims = _claims(spec)
-    volumes: list[dict[str, Any]] = [{"name": "motet-tmp", "emptyDir": {}}]
-    volumes += [
-        {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        for volume, claim in claims.items()
-    ]
+    files = base_files(spec, base, installation)
+    claims = _claims(spec, files)
     pod: dict[str, Any] = {
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": _TERMINATION_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(name, spec, image, claims)],
-        "volumes": [*volumes, *template.volumes],
+        "securityContext": restricted_pod(),
+        "initContainers": list(files.init_containers),
+        "containers": _containers(name, spec, files, claims, installation),
+        "volumes": [*_volumes(spec, files, claims), *template.volumes],
+        "topologySpreadConstraints": template.topology_spread_constraints or [_spread_over_nodes(name)],
+        "affinity": template.affinity,
+        "priorityClassName": template.priority_class_name,
+        "resourceClaims": template.resource_claims,
+        **placement(template),
     }
-    optional = {"nodeSelector": template.node_selector, "tolerations": template.tolerations}
-    return {"metadata": {"labels": labels}, "spec": pod | {key: value for key, value in optional.items() if value}}
+    metadata = {"labels": template.labels | labels, "annotations": template.annotations}
+    return {"metadata": _given(metadata), "spec": _given(pod)}
 
 
-def _container(name: str, spec: ModelDeploymentSpec, image: RuntimeImage, claims: dict[str, str]) -> dict[str, Any]:
-    template = spec.template
-    mounts: list[dict[str, Any]] = [{"name": "motet-tmp", "mountPath": "/tmp"}]  # noqa: S108 - a path in the pod, whose root is read-only
-    mounts += [
+def placement(template: PodTemplateSpec) -> dict[str, Any]:
+    """What a pod needs in order to be on the same nodes, and to run the same image there."""
+    return _given(
+        {
+            "nodeSelector": template.node_selector,
+            "tolerations": template.tolerations,
+            "runtimeClassName": template.runtime_class_name,
+            "imagePullSecrets": template.image_pull_secrets,
+        }
+    )
+
+
+def _containers(
+    name: str, spec: ModelDeploymentSpec, files: BaseFiles, claims: dict[str, str], installation: Installation
+) -> list[dict[str, Any]]:
+    mounts = _mounts(files, claims)
+    if spec.engine.type is EngineType.VLLM:
+        engine, *others = make_vllm_containers(name, spec, files, mounts, installation)
+    else:
+        engine, others = make_runtime_container(name, spec, files, mounts, installation), []
+    resources = spec.template.resources
+    wanted = {"requests": resources.requests, "limits": resources.limits, "claims": resources.claims}
+    return [engine | _given({"resources": _given(wanted)}), *others]
+
+
+def _volumes(spec: ModelDeploymentSpec, files: BaseFiles, claims: dict[str, str]) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [tmp_volume(), {"name": "motet-adapters", "emptyDir": {}}, *files.volumes]
+    volumes += [
+        {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for volume, claim in claims.items()
+    ]
+    if spec.engine.type is EngineType.VLLM:
+        volumes.append({"name": SHM_VOLUME, "emptyDir": {"medium": "Memory"}})
+    return volumes
+
+
+def _mounts(files: BaseFiles, claims: dict[str, str]) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [tmp_mount(), {"name": "motet-adapters", "mountPath": ADAPTERS_ROOT}, *files.mounts]
+    return mounts + [
         {"name": volume, "mountPath": f"{CLAIM_MOUNT_ROOT}/{claim}", "readOnly": True}
         for volume, claim in claims.items()
     ]
-    pod_name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
-    container: dict[str, Any] = {
-        "name": RUNTIME_CONTAINER,
-        "image": template.image or image.image,
-        "imagePullPolicy": template.image_pull_policy or image.pull_policy,
-        "args": _arguments(name, spec),
-        "env": [pod_name, *template.env],
-        "ports": [
-            {"name": SERVING_PORT_NAME, "containerPort": SERVING_PORT, "protocol": "TCP"},
-            {"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"},
-        ],
-        # Does the process answer yet? Is its event loop alive? Is it able to serve all that it was told to?
-        "startupProbe": _probe(LIVE_PATH, period=1, timeout=2, failures=120),
-        "livenessProbe": _probe(LIVE_PATH, period=10, timeout=5, failures=6),
-        "readinessProbe": _probe(READY_PATH, period=1, timeout=2, failures=3),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [*mounts, *template.volume_mounts],
-    }
-    resources = _resources(template)
-    return container | ({"resources": resources} if resources else {})
 
 
-def _arguments(name: str, spec: ModelDeploymentSpec) -> list[str]:
-    options = {
-        "model": spec.model.source.uri,
-        "model-name": name,
-        "dtype": spec.model.dtype.value,
-        "max-batch-size": spec.engine.max_batch_size,
-        "max-rank": spec.adapters.max_rank,
-        "drain-grace-seconds": _DRAIN_GRACE_SECONDS,
-        "drain-timeout-seconds": _DRAIN_TIMEOUT_SECONDS,
-    }
-    if spec.model.max_model_len is not None:
-        options["max-model-len"] = spec.model.max_model_len
-    return ["serve", *(f"--{option}={value}" for option, value in options.items())]
-
-
-def _probe(path: str, period: int, timeout: int, failures: int) -> dict[str, Any]:
-    return {
-        "httpGet": {"path": path, "port": ADMIN_PORT_NAME},
-        "periodSeconds": period,
-        "timeoutSeconds": timeout,
-        "failureThreshold": failures,
-    }
-
-
-def _resources(template: PodTemplateSpec) -> dict[str, Any]:
-    parts = {"requests": template.resources.requests, "limits": template.resources.limits}
-    return {key: value for key, value in parts.items() if value}
-
-
-def _claims(spec: ModelDeploymentSpec) -> dict[str, str]:
+def _claims(spec: ModelDeploymentSpec, files: BaseFiles) -> dict[str, str]:
     """Claims to mount, by volume name: the base model's, and those that adapters may come from."""
-    names = set(spec.adapters.claim_names)
-    found = re.match(r"pvc://([^/]+)/", spec.model.source.uri)
-    if found:
-        names.add(found[1])
-    return {f"motet-claim-{index}": claim for index, claim in enumerate(sorted(names))}
+    names = sorted({*spec.adapters.claim_names, files.claim} - {""})
+    return {f"motet-claim-{index}": claim for index, claim in enumerate(names)}
+
+
+def _spread_over_nodes(name: str) -> dict[str, Any]:
+    """A node that fails takes as few pods with it as can be; where there is one node only, all are there."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {MODEL_LABEL: name}},
+    }
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Only what has a value: what is not said is left to Kubernetes."""
+    return {key: value for key, value in fields.items() if value not in (None, [], {})}

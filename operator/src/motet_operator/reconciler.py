@@ -6,9 +6,9 @@ from typing import Final
 
 from motet_operator.act import Actor
 from motet_operator.decide import decide
+from motet_operator.installation import Installation
 from motet_operator.keys import ModelKey
 from motet_operator.observe import Observer
-from motet_operator.pod_template import RuntimeImage
 from motet_operator.report import Reporter
 
 _REFUSED_AGAIN_SECONDS: Final = 30.0
@@ -22,13 +22,13 @@ class Reconciler:
         observer: Observer,
         actor: Actor,
         reporter: Reporter,
-        image: RuntimeImage,
+        installation: Installation,
         now: Callable[[], datetime],
     ) -> None:
         self._observer = observer
         self._actor = actor
         self._reporter = reporter
-        self._image = image
+        self._installation = installation
         self._now = now
 
     async def reconcile(self, key: ModelKey) -> float | None:
@@ -37,12 +37,12 @@ class Reconciler:
         snapshot = await self._observer.observe(key)
         # 2. Decide: a pure function of the snapshot and the time.
         now = self._now()
-        decision = decide(snapshot, now, self._image)
+        decision = decide(snapshot, now, self._installation)
         # 3. Act: pods are told, children applied.
         refused = await self._actor.act(key, decision.actions)
         look_again = decision.look_again
         if refused:
-            decision = decide(snapshot, now, self._image, refused)
+            decision = decide(snapshot, now, self._installation, refused)
             look_again = max(decision.look_again or 0.0, _REFUSED_AGAIN_SECONDS)
         # 4. Report: statuses that say something new, and Events.
         await self._reporter.report(snapshot, decision, now)

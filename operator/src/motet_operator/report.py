@@ -11,7 +11,7 @@ from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.modeldeployment import ModelDeploymentStatus
 from motet_api.names import API_VERSION, FIELD_MANAGER
 from motet_api.objects import Condition, ConditionStatus, ObjectMeta
-from motet_api.reasons import AdapterReason, Reason
+from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_operator.conditions import same
 from motet_operator.decide import Decision
 from motet_operator.errors import NotFoundError, OperatorError
@@ -23,10 +23,14 @@ log = logging.getLogger(__name__)
 
 Status = ModelDeploymentStatus | LoraAdapterStatus
 
-_STEPS: Final = frozenset({Reason.PROGRESSING, Reason.NO_PODS, Reason.NOT_CONFIGURED, AdapterReason.LOADING})
+_STEPS: Final = frozenset(
+    {Reason.PROGRESSING, Reason.FETCHING, Reason.NO_PODS, Reason.NOT_CONFIGURED, AdapterReason.LOADING}
+)
 """Reasons that are steps on the way and no failures."""
 _QUIET: Final = _STEPS | {Reason.PODS_UNAVAILABLE, Reason.POD_UNREACHABLE}
 """Reasons that are worth an Event only if something that was true ceases to be: every start goes through them."""
+_ECHOES: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
+"""Conditions for machines, that say once more what Ready says."""
 _LONGEST_NOTE: Final = 1024
 _WRITES_AT_ONCE: Final = 8
 
@@ -112,6 +116,8 @@ def turns(old: Status | None, new: Status) -> Iterator[Turn]:
     for label, entries in _labelled(new):
         for entry in entries:
             last = before.get((label, entry.type))
+            if entry.type in _ECHOES:
+                continue
             if last is not None and (last.status, last.reason) == (entry.status, entry.reason):
                 continue
             true = entry.status is ConditionStatus.TRUE

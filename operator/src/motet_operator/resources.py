@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from motet_api.modeldeployment import AutoscalingSpec, ModelDeploymentSpec
+from motet_api.modeldeployment import AutoscalingSpec, ModelDeploymentSpec, ModelSourceStatus
 from motet_api.names import (
     API_VERSION,
     COMPONENT_LABEL,
@@ -21,21 +21,46 @@ from motet_api.names import (
     SERVING_PORT_NAME,
 )
 from motet_api.objects import ObjectMeta
-from motet_operator.keys import RESOURCES, Kind
-from motet_operator.pod_template import RuntimeImage, make_pod_template
+from motet_operator.installation import Installation, Peers
+from motet_operator.keys import CHILDREN, RESOURCES, Kind, child_name
+from motet_operator.network_policy import make_network_policy_spec
+from motet_operator.pod_template import make_pod_template
+from motet_operator.prefetcher import make_prefetch_template, prefetch_labels, prefetches
 
 Manifest = dict[str, Any]
 
 _KEPT_REVISIONS: Final = 3
+_SETTLING_SECONDS: Final = 3
+"""A new pod must stay ready for so long before an old one goes: one that falls over at once replaces nothing."""
+_PROGRESS_SECONDS: Final = 1800
+"""Images and weights of many gigabytes are on their way for minutes; after so long something is wrong."""
 
 
-def make_children(meta: ObjectMeta, spec: ModelDeploymentSpec, image: RuntimeImage) -> dict[Kind, Manifest]:
-    """Every child that should exist, in the order in which they are needed."""
-    made = {
-        Kind.SERVICE_ACCOUNT: make_service_account(meta),
-        Kind.SERVICE: make_service(meta),
-        Kind.DEPLOYMENT: make_deployment(meta, spec, image),
+def wanted_children(spec: ModelDeploymentSpec, installation: Installation) -> frozenset[Kind]:
+    """Kinds of which there should be a child, whether or not it can be made yet."""
+    optional = {
+        Kind.AUTOSCALER: spec.autoscaling is not None,
+        Kind.NETWORK_POLICY: installation.peers is not None,
+        Kind.PREFETCHER: prefetches(spec),
     }
+    return frozenset(kind for kind in CHILDREN if optional.get(kind, True))
+
+
+def make_children(
+    meta: ObjectMeta, spec: ModelDeploymentSpec, base: ModelSourceStatus | None, installation: Installation
+) -> dict[Kind, Manifest]:
+    """Every child that can be made, in the order in which they are needed.
+
+    Those whose pods need the base's files can be once it is known what `base` they serve.
+    """
+    made: dict[Kind, Manifest] = {Kind.SERVICE_ACCOUNT: make_service_account(meta), Kind.SERVICE: make_service(meta)}
+    if installation.peers is not None:
+        made[Kind.NETWORK_POLICY] = make_network_policy(meta, installation.peers)
+    made[Kind.DISRUPTION_BUDGET] = make_disruption_budget(meta)
+    if base is not None:
+        if prefetches(spec):
+            made[Kind.PREFETCHER] = make_prefetcher(meta, spec, base, installation)
+        made[Kind.DEPLOYMENT] = make_deployment(meta, spec, base, installation)
     if spec.autoscaling is not None:
         made[Kind.AUTOSCALER] = make_autoscaler(meta, spec.autoscaling)
     return made
@@ -52,15 +77,51 @@ def make_service(meta: ObjectMeta) -> Manifest:
     return _object(Kind.SERVICE, meta) | {"spec": {"selector": {MODEL_LABEL: meta.name}, "ports": [port]}}
 
 
-def make_deployment(meta: ObjectMeta, spec: ModelDeploymentSpec, image: RuntimeImage) -> Manifest:
+def make_network_policy(meta: ObjectMeta, peers: Peers) -> Manifest:
+    """Keeps everybody but the gateway and the operator from the pods."""
+    return _object(Kind.NETWORK_POLICY, meta) | {"spec": make_network_policy_spec(meta.name, peers)}
+
+
+def make_disruption_budget(meta: ObjectMeta) -> Manifest:
+    """Nodes that are drained take one pod at a time; one that is not ready serves nobody and keeps no node."""
+    return _object(Kind.DISRUPTION_BUDGET, meta) | {
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": {MODEL_LABEL: meta.name}},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        }
+    }
+
+
+def make_prefetcher(
+    meta: ObjectMeta, spec: ModelDeploymentSpec, base: ModelSourceStatus, installation: Installation
+) -> Manifest:
+    """Fills the nodes: several at once, and not all, since they fetch from one store."""
+    own = prefetch_labels(meta.name)
+    labels = {key: value for key, value in _labels(meta).items() if key != MODEL_LABEL} | own
+    return _object(Kind.PREFETCHER, meta) | {
+        "spec": {
+            "revisionHistoryLimit": 1,
+            "selector": {"matchLabels": own},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%"}},
+            "template": make_prefetch_template(labels | {COMPONENT_LABEL: "prefetch"}, spec, base, installation),
+        }
+    }
+
+
+def make_deployment(
+    meta: ObjectMeta, spec: ModelDeploymentSpec, base: ModelSourceStatus, installation: Installation
+) -> Manifest:
     """The runtime pods. A new pod is ready, with its adapters, before an old one goes."""
     return _object(Kind.DEPLOYMENT, meta) | {
         "spec": {
             "replicas": spec.replicas,
             "revisionHistoryLimit": _KEPT_REVISIONS,
+            "minReadySeconds": _SETTLING_SECONDS,
+            "progressDeadlineSeconds": _PROGRESS_SECONDS,
             "selector": {"matchLabels": {MODEL_LABEL: meta.name}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": make_pod_template(meta.name, _labels(meta), spec, image),
+            "template": make_pod_template(meta.name, _labels(meta), spec, base, installation),
         }
     }
 
@@ -104,7 +165,7 @@ def _object(kind: Kind, meta: ObjectMeta) -> Manifest:
         "apiVersion": RESOURCES[kind].api_version,
         "kind": kind.value,
         "metadata": {
-            "name": meta.name,
+            "name": child_name(kind, meta.name),
             "namespace": meta.namespace,
             "labels": _labels(meta),
             "ownerReferences": [owner],

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from motet_api.store import ArtifactReport
 from motet_api.wire import AdaptersReport
 from motet_operator.keys import Kind, ModelKey
 from motet_operator.views import Adapter, ChildView, Model, Pod
@@ -15,6 +16,14 @@ class PodState:
 
     pod: Pod
     report: AdaptersReport | None = None
+    silence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseAnswer:
+    """What the store says of the base. No report means unknown, or that it was not asked; `silence` says why."""
+
+    report: ArtifactReport | None = None
     silence: str = ""
 
 
@@ -42,3 +51,4 @@ class Snapshot:
     children: Mapping[Kind, ChildView] = field(default_factory=lambda: _NO_CHILDREN)
     pods: tuple[PodState, ...] = ()
     applied: Mapping[Kind, Applied] = field(default_factory=lambda: _NOTHING_APPLIED)
+    base: BaseAnswer = BaseAnswer()

@@ -2,21 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from motet_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus
 from motet_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from motet_api.names import FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, RUNTIME_CONTAINER
+from motet_api.names import AGENT_CONTAINER, FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, RUNTIME_CONTAINER
 from motet_api.objects import KubeModel, ObjectMeta
 from motet_operator.keys import Kind, RawObject
 
 SpecT = TypeVar("SpecT", bound=KubeModel)
 StatusT = TypeVar("StatusT", bound=KubeModel)
+
+_ASKED: Final = frozenset({RUNTIME_CONTAINER, AGENT_CONTAINER})
+"""The container that answers the operator: a pod has one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,37 @@ class Rollout:
     ready: int
     updated: int
     message: str
+    stuck: bool = False
+    """Whether it has given up waiting for its pods (its progress deadline is over)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Whether a HorizontalPodAutoscaler can read its metric; None before it has said so."""
+    """Whether a HorizontalPodAutoscaler can read its metric; None before it has said so.
+
+    `limited` says why it wants other numbers than it may have; `desired` is None before it has wanted any.
+    """
 
     active: bool | None
     message: str
+    desired: int | None = None
+    limited: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetching:
+    """How far a DaemonSet is: nodes that it should be on, and those where its present pods are ready."""
+
+    current: bool
+    nodes: int
+    ready: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A runtime pod that is not on its way out. `running` is about the runtime container; `problem` why it does not."""
+    """A runtime pod that is not on its way out. `running` is about the container that answers the operator; `problem`
+    is why any of its containers does not run.
+    """
 
     name: str
     ip: str
@@ -91,6 +112,7 @@ class ChildView:
     child: Child
     rollout: Rollout | None = None
     scaling: Scaling | None = None
+    prefetching: Prefetching | None = None
 
 
 View = Model | Adapter | ChildView | Pod
@@ -110,6 +132,8 @@ def read(kind: Kind, raw: RawObject) -> View | None:
             return ChildView(_child(raw), rollout=_rollout(raw))
         case Kind.AUTOSCALER:
             return ChildView(_child(raw), scaling=_scaling(raw))
+        case Kind.PREFETCHER:
+            return ChildView(_child(raw), prefetching=_prefetching(raw))
         case _:
             return ChildView(_child(raw))
 
@@ -149,28 +173,42 @@ def _child(raw: Raw) -> Child:
 
 def _rollout(raw: Raw) -> Rollout:
     status = raw.get("status") or {}
-    troubles = [
-        condition.get("message", "")
-        for condition in status.get("conditions") or []
-        if (condition["type"], condition["status"]) in {("Progressing", "False"), ("ReplicaFailure", "True")}
-    ]
+    conditions = {(entry["type"], entry["status"]): entry for entry in status.get("conditions") or []}
+    stuck = conditions.get(("Progressing", "False"), {})
+    # Why no pod can be made (a quota, an admission policy) comes before the mere fact that there is none.
+    troubles = [entry.get("message", "") for entry in (conditions.get(("ReplicaFailure", "True"), {}), stuck)]
     return Rollout(
         current=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
         replicas=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
-        message="; ".join(troubles),
+        message="; ".join(filter(None, troubles)),
+        stuck=bool(stuck),
     )
 
 
 def _scaling(raw: Raw) -> Scaling:
-    conditions = {entry["type"]: entry for entry in (raw.get("status") or {}).get("conditions") or []}
-    able, active = conditions.get("AbleToScale"), conditions.get("ScalingActive")
+    status = raw.get("status") or {}
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    able, active, limited = (conditions.get(name) for name in ("AbleToScale", "ScalingActive", "ScalingLimited"))
     if able is not None and able["status"] == "False":
         return Scaling(False, able.get("message", ""))
     if active is None:
         return Scaling(None, "")
-    return Scaling(active["status"] == "True", active.get("message", ""))
+    return Scaling(
+        active=active["status"] == "True",
+        message=active.get("message", ""),
+        desired=status.get("desiredReplicas"),
+        limited=limited.get("message", "") if limited is not None and limited["status"] == "True" else "",
+    )
+
+
+def _prefetching(raw: Raw) -> Prefetching:
+    status = raw.get("status") or {}
+    current = status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0)
+    # A pod of an older template is ready and holds something else.
+    ready = min(status.get("numberReady", 0), status.get("updatedNumberScheduled", 0)) if current else 0
+    return Prefetching(current, status.get("desiredNumberScheduled", 0), ready)
 
 
 def _pod(raw: Raw) -> Pod | None:
@@ -178,9 +216,8 @@ def _pod(raw: Raw) -> Pod | None:
     if "deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"}:
         return None
     statuses = status.get("containerStatuses") or []
-    container: Raw = next((entry for entry in statuses if entry["name"] == RUNTIME_CONTAINER), {})
-    state = container.get("state") or {}
-    running = state.get("running")
+    container: Raw = next((entry for entry in statuses if entry["name"] in _ASKED), {})
+    running = (container.get("state") or {}).get("running")
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     return Pod(
         name=metadata["name"],
@@ -188,17 +225,36 @@ def _pod(raw: Raw) -> Pod | None:
         running=running is not None and bool(status.get("podIP")),
         ready=conditions.get("Ready", {}).get("status") == "True",
         started=datetime.fromisoformat(running["startedAt"]) if running and running.get("startedAt") else None,
-        problem=_problem(state, container.get("lastState") or {}, conditions.get("PodScheduled", {})),
+        problem=_problem([*(status.get("initContainerStatuses") or []), *statuses], conditions.get("PodScheduled", {})),
     )
 
 
-def _problem(state: Raw, last: Raw, scheduled: Raw) -> str:
-    """Why the container does not run, in the words of kubelet or scheduler."""
+def _problem(containers: Sequence[Raw], scheduled: Raw) -> str:
+    """Why a container does not run, in the words of kubelet or scheduler: the first one that has a problem."""
     if scheduled.get("status") == "False":
         return f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
-    waiting = state.get("waiting")
-    if waiting is None or waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
-        return ""
-    ended = (last.get("terminated") or {}).get("exitCode")
-    suffix = f" (last exit code {ended})" if ended is not None else ""
-    return f"{waiting.get('reason', '')}: {waiting.get('message', '')}{suffix}"
+    return next(filter(None, map(_container_problem, containers)), "")
+
+
+def _container_problem(container: Raw) -> str:
+    name, state = container.get("name", ""), container.get("state") or {}
+    waiting, ended = state.get("waiting"), state.get("terminated")
+    last = (container.get("lastState") or {}).get("terminated") or {}
+    if waiting is not None and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
+        code = last.get("exitCode")
+        suffix = f" (last exit code {code}{_said_at_the_end(last)})" if code is not None else ""
+        return f"{_whose(name)}{waiting.get('reason', '')}: {waiting.get('message', '')}{suffix}"
+    if ended is not None and ended.get("exitCode"):
+        return f"{_whose(name)}{ended.get('reason', '')}: exit code {ended['exitCode']}"
+    return ""
+
+
+def _said_at_the_end(ended: Raw) -> str:
+    """Why it ended, where that says more than its exit code: OOMKilled."""
+    reason = ended.get("reason", "")
+    return f", {reason}" if reason not in {"", "Error", "Completed"} and "exitCode" in ended else ""
+
+
+def _whose(container: str) -> str:
+    """Which container it is about, where it is not the one that everybody expects."""
+    return "" if container == RUNTIME_CONTAINER else f"container {container}: "
