@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from motet_api.identity import AdapterId, PodName
 from motet_gateway.fleet import Fleet, PodView
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Source, Table, build_table
+from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Source, Table
+from motet_gateway.table_builder import build_table
 
 TINY = ObjectKey("default", "tiny")
 
@@ -41,11 +42,15 @@ def view(
     draining: bool = False,
     fresh: bool = True,
     sources: Mapping[str, Source] | None = None,
+    standby: Iterable[str] = (),
+    warming: Iterable[str] = (),
 ) -> PodView:
     return PodView(
         model="tiny",
         resident=frozenset(AdapterId(name) for name in resident),
-        loading=frozenset(AdapterId(name) for name in loading),
+        loading=frozenset(AdapterId(name) for name in [*loading, *warming]),
+        standby=frozenset(AdapterId(name) for name in standby),
+        warming=frozenset(AdapterId(name) for name in warming),
         failed={AdapterId(name): why for name, why in (failed or {}).items()},
         base_loaded=base_loaded,
         desired_known=desired_known,

@@ -32,8 +32,9 @@ def lora_adapter(
     version: int = 1,
     versions: Iterable[str] = ("v1",),
     traffic: Mapping[str, int] | None = None,
+    known: Iterable[Object] = (),
 ) -> Object:
-    """`traffic` is that of status; spec's is another, which nobody should follow."""
+    """`traffic` and `known` (versions) are those of status; spec's traffic is another, which nobody should follow."""
     found: Object = {
         "apiVersion": "motet.dev/v1alpha1",
         "kind": "LoraAdapter",
@@ -46,8 +47,14 @@ def lora_adapter(
     }
     if traffic is not None:
         shares = [{"version": each, "weight": weight} for each, weight in traffic.items()]
-        found["status"] = {"observedGeneration": 1, "traffic": shares, "conditions": []}
+        found["status"] = {"observedGeneration": 1, "traffic": shares, "versions": [*known], "conditions": []}
     return found
+
+
+def version_status(name: str = "v1", uri: str | None = None, digest: str | None = None, **more: Any) -> Object:
+    """What status says of a version; from the uri that spec has for it unless another is given."""
+    source = {"uri": uri or f"file:///{name}"}
+    return {"name": name, "source": source, "conditions": []} | ({"digest": digest} if digest else {}) | more
 
 
 def endpoint_slice(

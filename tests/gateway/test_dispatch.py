@@ -231,3 +231,46 @@ async def test_a_question_needs_no_place_but_a_pod() -> None:
     desk.set({B: view(draining=True)})
     with pytest.raises(UnavailableError):
         desk.dispatcher.any_pod(TINY)
+
+
+async def test_every_gateway_has_a_version_loaded_on_the_same_pod() -> None:
+    def pod_of(adapter: str, names: str) -> str:
+        desk = Desk({pod(name): view(standby=[adapter]) for name in names})
+        lease = desk.dispatcher.spare(desk.model, AdapterId(adapter))
+        assert lease is not None
+        return lease.pod.key.name
+
+    adapters = [f"a{number}@v1" for number in range(20)]
+    found = {adapter: pod_of(adapter, "abc") for adapter in adapters}
+    assert {adapter: pod_of(adapter, "cab") for adapter in adapters} == found
+    assert set(found.values()) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("spills", [True, False])
+async def test_a_full_pod_makes_another_load_only_what_is_loaded_on_demand(spills: bool) -> None:
+    desk = Desk({A: view("churn@v1", batch=1), B: view(standby=["churn@v1"], batch=1)})
+    name = AdapterId("churn@v1")
+    first = await desk.ask("churn@v1")
+    second = await desk.ask(ticket=desk.dispatcher.ticket(desk.model, name, spills))
+    assert desk.counts == ((0, 2) if spills else (1, 1))
+    await release(first)
+    (await second).release()
+
+
+async def test_a_spare_place_is_one_that_nobody_waits_for() -> None:
+    desk = Desk({A: view("churn@v1", batch=1)})
+    name = AdapterId("churn@v1")
+    lease = desk.dispatcher.spare(desk.model, name)
+    assert lease is not None
+    assert desk.dispatcher.spare(desk.model, name) is None, "the pod is full"
+    waiting = await desk.ask("churn@v1")
+    lease.release()
+    await settle()
+    desk.set({A: view("churn@v1", batch=2)})
+    other = await desk.ask("churn@v1")
+    third = await desk.ask("churn@v1")
+    desk.set({A: view("churn@v1", batch=2), B: view("churn@v2")})
+    assert desk.dispatcher.spare(desk.model, AdapterId("churn@v2")) is None, "somebody waits for the model"
+    for task in (waiting, other):
+        await release(task)
+    await release(third)

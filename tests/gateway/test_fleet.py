@@ -34,6 +34,22 @@ def test_a_silent_pod_serves_only_where_no_other_does() -> None:
     assert [found.key.name for found, _ in state.serving(TINY, AdapterId("churn@v2"))] == ["silent"]
 
 
+def test_pods_are_asked_by_how_soon_they_can_answer() -> None:
+    pods = {
+        pod("holds"): view("churn@v1"),
+        pod("loads"): view(warming=["churn@v1"]),
+        pod("would"): view(standby=["churn@v1"]),
+    }
+    order = []
+    while pods:
+        ((first, _),) = fleet(pods).serving(TINY, V1)
+        order.append(first.key.name)
+        del pods[first]
+    assert order == ["holds", "loads", "would"]
+    silent = fleet({pod("holds"): view("churn@v1", fresh=False), pod("would"): view(standby=["churn@v1"])})
+    assert [found.key.name for found, _ in silent.serving(TINY, V1)] == ["would"]
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
@@ -42,6 +58,7 @@ def test_a_silent_pod_serves_only_where_no_other_does() -> None:
         ({pod(): view(loading=["churn@v1"])}, None),
         ({pod("a"): view(), pod("b"): None}, None),
         ({pod("a"): view(), pod("b", ready=False): view(desired_known=False)}, None),
+        ({pod(): view(standby=["churn@v1"])}, None),
         ({}, None),
         ({pod(): view("churn@v1", draining=True)}, None),
         ({pod(): view()}, "not on any pod of default/tiny"),

@@ -1,8 +1,12 @@
 """From the API server's objects to the table."""
 
-from motet_gateway.kube_objects import Kind, ObjectCache
-from motet_gateway.table import ObjectKey, Share, Table
-from tests.gateway.kube_samples import Object, endpoint_slice, lora_adapter, model_deployment
+from motet_gateway.kube_cache import ObjectCache
+from motet_gateway.kube_objects import Kind
+from motet_gateway.table import Adapter, Mirror, ObjectKey, Share, Source, Table
+from tests.gateway.kube_samples import Object, endpoint_slice, lora_adapter, model_deployment, version_status
+
+DIGEST = "sha256:" + "1" * 64
+OTHER_DIGEST = "sha256:" + "2" * 64
 
 
 def table_of(*slices: Object, adapters: tuple[Object, ...] = ()) -> Table:
@@ -29,6 +33,73 @@ def test_the_split_is_that_of_status() -> None:
     churn, fresh = table.adapters.values()
     assert (churn.versions, churn.traffic) == (("v1", "v2"), (Share("v1", 3),))
     assert fresh.traffic == ()
+
+
+def parsed(obj: Object) -> Adapter:
+    (found,) = table_of(adapters=(obj,)).adapters.values()
+    return found
+
+
+def test_a_version_that_has_left_spec_is_served_while_status_lists_it() -> None:
+    elsewhere = version_status("v0", modelRef={"name": "old", "namespace": "models"})
+    leaving = parsed(lora_adapter(versions=["v2"], traffic={"v0": 1, "v1": 1}, known=[version_status("v1"), elsewhere]))
+    assert leaving.versions == ("v2", "v1", "v0")
+    assert leaving.sources["v1"] == Source("file:///v1")
+    assert [str(leaving.model_of(version)) for version in leaving.versions] == [
+        *("default/tiny", "default/tiny", "models/old")
+    ]
+    gone = parsed(lora_adapter(versions=["v2"], traffic={"v1": 1}))
+    assert gone.versions == ("v2",), "traffic alone does not say what the version is"
+
+
+def test_the_digest_that_status_found_counts_for_the_source_it_was_found_for() -> None:
+    found = lora_adapter(traffic={}, known=[version_status(digest=DIGEST)])
+    assert parsed(found).sources == {"v1": Source("file:///v1", DIGEST)}
+    made_anew = lora_adapter(traffic={}, known=[version_status(uri="file:///old", digest=DIGEST)])
+    assert parsed(made_anew).sources == {"v1": Source("file:///v1")}
+    pinned = lora_adapter(traffic={}, known=[version_status(digest=DIGEST)])
+    pinned["spec"]["versions"][0]["source"]["digest"] = OTHER_DIGEST
+    assert parsed(pinned).sources == {"v1": Source("file:///v1", OTHER_DIGEST)}
+
+
+def test_versions_on_other_models_and_in_other_namespaces() -> None:
+    obj = lora_adapter(namespace="team", versions=("v1", "v2"))
+    obj["spec"]["modelRef"]["namespace"] = "models"
+    obj["spec"]["versions"][1]["modelRef"] = {"name": "next"}
+    found = parsed(obj)
+    assert [found.model_of(version) for version in found.versions] == [
+        ObjectKey("models", "tiny"),
+        ObjectKey("team", "next"),
+    ]
+    assert [found.runtime_id(version) for version in found.versions] == ["team/churn@v1", "churn@v2"]
+
+
+def test_mirrors_are_those_of_status() -> None:
+    obj = lora_adapter(versions=("v1", "v2"), traffic={"v1": 1})
+    obj["spec"]["mirror"] = [{"version": "v1", "percent": 1}]
+    obj["status"]["mirror"] = [{"version": "v2", "percent": 30}, {"version": "unknown", "percent": 5}]
+    assert parsed(obj).mirror == (Mirror("v2", 30),)
+
+
+def test_what_a_pod_of_vllm_holds_is_asked_at_its_agent() -> None:
+    cache = ObjectCache()
+    cache.put(Kind.ENDPOINT_SLICE, endpoint_slice({"a": True}))
+    cache.put(Kind.MODEL_DEPLOYMENT, model_deployment())
+    assert [pod.reports_at for pod in cache.table().all_pods()] == [""]
+    vllm = model_deployment(version=2)
+    vllm["spec"] |= {"engine": {"type": "VLLM"}, "template": {"image": "vllm"}}
+    cache.put(Kind.MODEL_DEPLOYMENT, vllm)
+    assert [pod.reports_at for pod in cache.table().all_pods()] == ["10.0.0.1:8001"]
+
+
+def test_a_list_read_again_keeps_the_table_if_nothing_has_changed() -> None:
+    cache = ObjectCache()
+    cache.replace(Kind.LORA_ADAPTER, None, [lora_adapter(), lora_adapter("other")])
+    before = cache.table()
+    cache.replace(Kind.LORA_ADAPTER, None, [lora_adapter(), lora_adapter("other")])
+    assert cache.table() is before
+    cache.replace(Kind.LORA_ADAPTER, None, [lora_adapter(version=2, traffic={"v1": 1}), lora_adapter("other")])
+    assert cache.table().adapters[ObjectKey("default", "churn")].traffic == (Share("v1", 1),)
 
 
 def test_pods_come_from_slices_with_the_serving_port() -> None:

@@ -1,12 +1,14 @@
 """From names to versions, and the errors that say what there is."""
 
+import dataclasses
+
 import pytest
 
 from motet_api.errors import ErrorCode
 from motet_gateway.errors import RequestRefusedError, UnavailableError
 from motet_gateway.fleet import Fleet
 from motet_gateway.resolve import Asked, Route, resolve_adapter, resolve_model
-from motet_gateway.table import Table
+from motet_gateway.table import ObjectKey, Table
 from tests.gateway.factories import adapter, fleet, model, pod, table, view
 
 TWO_VERSIONS = adapter(versions=("v1", "v2"), traffic={"v1": 90, "v2": 10})
@@ -136,3 +138,48 @@ def test_a_version_that_no_pod_holds_is_left_out_while_another_is_held() -> None
     assert chosen(EMPTY) == both, "with nothing known the weights decide, and the request waits"
     spread = chosen(fleet({pod("a"): view("churn@v1"), pod("b"): view("churn@v2")}))
     assert spread == both
+
+
+NEXT = ObjectKey("default", "next")
+TWO_BASES = dataclasses.replace(TWO_VERSIONS, models={"v2": NEXT})
+BASES = table([model(), model("next")], [TWO_BASES])
+
+
+def test_versions_of_one_adapter_on_two_models() -> None:
+    assert named(lorax("churn@v1", BASES)) == ("default/tiny", "churn@v1")
+    assert named(lorax("churn@v2", BASES)) == ("default/next", "churn@v2")
+    assert {named(lorax("churn", BASES, user=f"u{n}")) for n in range(100)} == {
+        ("default/tiny", "churn@v1"),
+        ("default/next", "churn@v2"),
+    }
+    assert {named(lorax("churn", BASES, header="next", user=f"u{n}"))[0] for n in range(20)} == {"default/next"}
+    with pytest.raises(RequestRefusedError, match="no version 'v1' on model default/next; it has v2"):
+        lorax("churn@v1", BASES, header="next")
+
+
+def test_a_version_whose_model_is_gone_leaves_its_share_to_the_others() -> None:
+    where = table([model("next")], [TWO_BASES])
+    assert {named(lorax("churn", where, user=f"u{n}"))[1] for n in range(20)} == {"churn@v2"}
+    with pytest.raises(RequestRefusedError, match="default/tiny, which is gone"):
+        lorax("churn@v1", where)
+
+
+def test_an_adapter_on_a_model_of_another_namespace() -> None:
+    guest = dataclasses.replace(adapter(namespace="team"), model=ObjectKey("models", "tiny"))
+    where = table([model(namespace="models")], [guest, adapter(namespace="models")])
+    route = lorax("team/churn@v1", where)
+    assert (named(route), route.adapter_name) == (("models/tiny", "team/churn@v1"), "team/churn")
+    own = lorax("models/churn@v1", where)
+    assert (named(own), own.adapter_name) == (("models/tiny", "churn@v1"), "churn")
+
+
+def test_only_the_splits_choice_can_be_made_again() -> None:
+    assert lorax("churn").by_split
+    assert not lorax("churn@v1").by_split
+    assert not lorax("").by_split
+
+
+def test_a_version_that_a_request_would_load_keeps_its_users() -> None:
+    state = fleet({pod(): view("churn@v1", standby=["churn@v2"])})
+    users = [f"u{n}" for n in range(100)]
+    assert {lorax("churn", user=user, state=state).version for user in users} == {"v1", "v2"}

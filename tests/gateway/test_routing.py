@@ -5,12 +5,15 @@ import dataclasses
 import pytest
 
 from motet_api.identity import AdapterId
+from motet_api.loraadapter import Residency
 from motet_gateway.routing import Routing
 from motet_gateway.table import Source
-from tests.gateway.factories import TINY, adapter, pod, table, view
+from motet_gateway.table_builder import TableBuilder
+from tests.gateway.factories import TINY, adapter, model, pod, table, view
 
 V1 = AdapterId("churn@v1")
-OLD, NEW = Source("pvc://adapters/old"), Source("pvc://adapters/new", "sha256:" + "0" * 64)
+DIGEST, OTHER_DIGEST = "sha256:" + "0" * 64, "sha256:" + "1" * 64
+OLD, NEW = Source("pvc://adapters/old"), Source("pvc://adapters/new", DIGEST)
 
 
 def routing(wanted: Source | None, held: Source) -> Routing:
@@ -24,8 +27,15 @@ def routing(wanted: Source | None, held: Source) -> Routing:
 
 @pytest.mark.parametrize(
     ("wanted", "held", "serves"),
-    [(OLD, OLD, True), (NEW, OLD, False), (NEW, Source(NEW.uri), False), (None, OLD, True)],
-    ids=["the same", "another source", "the same source with a digest now", "a table that does not say"],
+    [
+        (OLD, OLD, True),
+        (OLD, Source(OLD.uri, DIGEST), True),
+        (NEW, OLD, False),
+        (NEW, Source(NEW.uri), False),
+        (NEW, Source(NEW.uri, OTHER_DIGEST), False),
+        (None, OLD, True),
+    ],
+    ids=["the same", "any digest", "another source", "no digest found", "another digest", "a table that does not say"],
 )
 def test_a_version_is_served_only_from_its_own_source(wanted: Source | None, held: Source, serves: bool) -> None:
     fleet = routing(wanted, held).fleet
@@ -47,3 +57,40 @@ def test_a_new_table_is_held_against_what_was_said_before() -> None:
     found = routing(OLD, OLD)
     found.set_table(table(adapters=[dataclasses.replace(adapter(), sources={"v1": NEW})], pods=[pod()]))
     assert not found.fleet.serving(TINY, V1)
+
+
+def test_a_version_that_loads_for_a_request_holds_others_only_where_it_is_not_required() -> None:
+    for residency, warming in ((Residency.REQUIRED, False), (Residency.PREFERRED, True), (Residency.ON_DEMAND, True)):
+        found = Routing()
+        churn = dataclasses.replace(adapter(), sources={"v1": NEW}, residency=residency)
+        found.set_table(table(adapters=[churn], pods=[pod()]))
+        found.set_view(pod().key, view(loading=[V1], sources={V1: NEW}))
+        assert bool(found.fleet.serving(TINY, V1)) is warming
+        found.set_view(pod().key, view(loading=[V1], sources={V1: OLD}))
+        assert not found.fleet.serving(TINY, V1), "it loads other weights"
+
+
+def test_a_version_on_standby_is_believed_of_its_own_source_only() -> None:
+    found = routing(NEW, NEW)
+    found.set_view(pod().key, view(standby=[V1], sources={V1: NEW}))
+    assert found.fleet.tiers(TINY, V1).standby
+    found.set_view(pod().key, view(standby=[V1], sources={V1: OLD}))
+    assert not found.fleet.serving(TINY, V1)
+
+
+def test_views_of_other_models_are_not_held_against_the_table_anew() -> None:
+    found = routing(NEW, OLD)
+    before = found.fleet.views[pod().key]
+    others = [model(), model("other")]
+    churn = dataclasses.replace(adapter(), sources={"v1": NEW})
+    builder = TableBuilder()
+    for each in others:
+        builder.put_model(each)
+    builder.put_adapter(churn)
+    builder.set_pods([pod()])
+    found.set_table(builder.table())
+    first = found.fleet.views[pod().key]
+    builder.put_adapter(adapter("topic", of="other"))
+    found.set_table(builder.table())
+    assert found.fleet.views[pod().key] is first
+    assert first == before

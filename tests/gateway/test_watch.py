@@ -107,7 +107,7 @@ async def test_a_place_that_is_gone_is_listed_anew() -> None:
     async with following(cluster()) as follower:
         await follower.until_watching()
         follower.server.gone = True
-        follower.server.objects[ADAPTERS] = [lora_adapter(traffic={"v1": 5})]
+        follower.server.objects[ADAPTERS] = [lora_adapter(version=150, traffic={"v1": 5})]
         follower.server.hang_up(ADAPTERS)
         await follower.until(lambda: follower.traffic() == {"v1": 5})
         assert len(follower.table.adapters) == 1

@@ -1,9 +1,10 @@
 """The queue of each model: which pod a request gets, and how long it may wait for one.
 
 Invariant: a request waits only while no pod that could answer it has room. Whenever room may have appeared (an answer
-ended, a pod or a version came up) the queue is gone through in order of arrival and each request gets the pod with the
-fewest requests in flight; one that no free pod can answer is passed over, so it holds up nobody behind it. So a request
-that arrives while others wait may take a free pod at once: those who wait had no use for it.
+ended, a pod or a version came up) the queue is gone through in order of arrival and each request gets, of the pods that
+hold its version, the one with the fewest requests in flight; one that no free pod can answer is passed over, so it
+holds up nobody behind it. So a request that arrives while others wait may take a free pod at once: those who wait had
+no use for it.
 
 Every request is waiting, or running on one pod, or gone; the counts that scale the model are the lengths of those sets.
 """
@@ -17,7 +18,8 @@ from typing import Final, NoReturn
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId
 from motet_gateway.errors import RequestRefusedError, UnavailableError
-from motet_gateway.fleet import Fleet
+from motet_gateway.fleet import Fleet, PodView
+from motet_gateway.split import unit_interval
 from motet_gateway.table import Model, ObjectKey, Pod, PodKey, Table
 
 RETRY_SECONDS: Final = {ErrorCode.OVERLOADED: 2, ErrorCode.NO_READY_POD: 5, ErrorCode.ADAPTER_NOT_READY: 2}
@@ -26,11 +28,15 @@ EXPIRY_CHECK_SECONDS: Final = 0.25
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request's place: what it needs and until when (by the dispatcher's clock) it may wait, over all tries."""
+    """One request's place: what it needs and until when (by the dispatcher's clock) it may wait, over all tries.
+
+    `spills`: when the pods that hold the version are full, a pod that would load it is as good.
+    """
 
     model: Model
     adapter: AdapterId | None
     deadline: float
+    spills: bool = False
     tried: int = 0
 
 
@@ -67,9 +73,9 @@ class Dispatcher:
         self._last_grant: dict[PodKey, int] = {}
         self._grants = 0
 
-    def ticket(self, model: Model, adapter: AdapterId | None) -> Ticket:
+    def ticket(self, model: Model, adapter: AdapterId | None, spills: bool = False) -> Ticket:
         """A place in the queue for a request that arrives now."""
-        return Ticket(model, adapter, self._clock() + model.max_wait_seconds)
+        return Ticket(model, adapter, self._clock() + model.max_wait_seconds, spills)
 
     async def acquire(self, ticket: Ticket) -> Lease:
         """A place on a pod, at once or after waiting. Cancelling the caller takes it out of the queue.
@@ -104,6 +110,14 @@ class Dispatcher:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().release()
             raise
+
+    def spare(self, model: Model, adapter: AdapterId | None) -> Lease | None:
+        """A place that nobody waits for, or None: for what may as well be left undone."""
+        if self._queues.get(model.key):
+            return None
+        ticket = self.ticket(model, adapter)
+        pod = self._choose(ticket)
+        return None if pod is None else self._grant(ticket, pod)
 
     def any_pod(self, model: ObjectKey) -> Pod:
         """A pod that serves the model, for a question that takes no place in a batch.
@@ -167,12 +181,18 @@ class Dispatcher:
         return self._in_flight[pod]
 
     def _choose(self, ticket: Ticket) -> Pod | None:
-        free = [
-            pod
-            for pod, view in self._fleet.serving(ticket.model.key, ticket.adapter)
-            if self._in_flight[pod.key] < view.max_batch_size
-        ]
-        return min(free, key=self._load) if free else None
+        tiers = self._fleet.tiers(ticket.model.key, ticket.adapter)
+        for tier in (tiers.resident, tiers.warming):
+            free = self._free(tier)
+            if free:
+                return min(free, key=self._load)
+            if tier and not ticket.spills:
+                return None
+        # Every gateway picks the same pod, so that a version is loaded once.
+        return min(self._free(tiers.standby), key=lambda pod: _draw(ticket, pod), default=None)
+
+    def _free(self, pods: list[tuple[Pod, PodView]]) -> list[Pod]:
+        return [pod for pod, view in pods if self._in_flight[pod.key] < view.max_batch_size]
 
     def _load(self, pod: Pod) -> tuple[int, int, PodKey]:
         return self._in_flight[pod.key], self._last_grant.get(pod.key, 0), pod.key
@@ -226,6 +246,11 @@ class Dispatcher:
 
 def _unavailable(code: ErrorCode, message: str) -> UnavailableError:
     return UnavailableError(code, message, RETRY_SECONDS[code])
+
+
+def _draw(ticket: Ticket, pod: Pod) -> float:
+    """Rendezvous hashing: the lowest draw wins."""
+    return unit_interval(str(ticket.adapter), *pod.key)
 
 
 def _fail(future: asyncio.Future[Lease], error: Exception) -> None:

@@ -26,7 +26,8 @@ from motet_api.modeldeployment import QueueSpec
 from motet_api.objects import KubeModel
 from motet_gateway.errors import SourceError
 from motet_gateway.routing import Routing
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table, build_table
+from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table
+from motet_gateway.table_builder import build_table
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,18 @@
 """What the pods hold, and so which of them may answer. Pure.
 
 Invariant: a pod is asked only if Kubernetes calls it ready AND it said itself, lately, that it is not draining, that
-its base is loaded and that the version is resident. A pod that has said nothing is unknown: it is neither asked nor
-taken for empty.
+its base is loaded and that the version is resident, or that it loads it for whoever asks (spec.residency). A pod that
+has said nothing is unknown: it is neither asked nor taken for empty.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from motet_api.identity import AdapterId
+from motet_api.loraadapter import Residency
 from motet_api.names import BASE_MODEL_ALIAS
-from motet_gateway.table import ObjectKey, Pod, PodKey, Source
+from motet_gateway.table import Expected, ObjectKey, Pod, PodKey, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +29,57 @@ class PodView:
     draining: bool
     max_batch_size: int
     fresh: bool = True
+    standby: frozenset[AdapterId] = frozenset()
+    """Known and not loaded: a request for it is held by the pod while it loads."""
+    warming: frozenset[AdapterId] = frozenset()
+    """Those of `loading` for which the pod holds requests meanwhile."""
     sources: Mapping[AdapterId, Source] = field(default_factory=dict)
-    """What the pod was told to load under each id."""
+    """Where each resident version came from, as verified; where each other one is to come from."""
 
-    def believed(self, expected: Mapping[AdapterId, Source]) -> "PodView":
-        """The view with what counts as resident: a version loaded from another source than it now has is another one.
+    def believed(self, expected: Mapping[AdapterId, Expected]) -> "PodView":
+        """The view with what counts as held: a version from another source than it now has is another one.
 
         A LoraAdapter that was deleted and made anew can have other weights under the same name and version. Until the
         operator has told the pod, the old ones must not answer for them; it is about to, so the version counts as
         loading.
         """
-        other = {name for name in self.resident if name in expected and self.sources.get(name) != expected[name]}
-        return replace(self, resident=self.resident - other, loading=self.loading | other) if other else self
+        held = self.resident | self.standby
+        other = {name for name in held if name in expected and not expected[name].is_met_by(self.sources.get(name))}
+        warming = frozenset(name for name in self.loading if self._warms(name, expected))
+        if not other and warming == self.warming:
+            return self
+        return replace(
+            self,
+            resident=self.resident - other,
+            standby=self.standby - other,
+            loading=self.loading | other,
+            warming=warming,
+        )
 
-    def serves(self, adapter: AdapterId | None) -> bool:
-        """Whether the pod can answer for this version, or for the base (None)."""
-        return self.base_loaded and not self.draining and (adapter is None or adapter in self.resident)
+    def _warms(self, name: AdapterId, expected: Mapping[AdapterId, Expected]) -> bool:
+        # What every pod must hold is loaded before the pod is ready, and requests wait for it here; what may be loaded
+        # by a request is held by the pod that loads it, so that no second pod loads it for the next request.
+        wanted = expected.get(name)
+        return (
+            wanted is not None
+            and wanted.residency is not Residency.REQUIRED
+            and wanted.is_met_by(self.sources.get(name))
+        )
+
+
+class Tiers(NamedTuple):
+    """Pods that can be sent requests for a version, best first."""
+
+    resident: list[tuple[Pod, PodView]]
+    warming: list[tuple[Pod, PodView]]
+    """It is being loaded there for a request, and further ones are held."""
+    standby: list[tuple[Pod, PodView]]
+    """A request would load it."""
+
+    @property
+    def best(self) -> list[tuple[Pod, PodView]]:
+        """The pods of the first tier that has any."""
+        return self.resident or self.warming or self.standby
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +96,26 @@ class Fleet:
     pods: Mapping[ObjectKey, tuple[Pod, ...]] = field(default_factory=dict)
     views: Mapping[PodKey, PodView] = field(default_factory=dict)
 
+    def tiers(self, model: ObjectKey, adapter: AdapterId | None) -> Tiers:
+        """Ready pods by how soon they can answer, whatever their load. Pods that missed a poll only if no other can."""
+        tiers = Tiers([], [], [])
+        silent = Tiers([], [], [])
+        for pod in self.pods.get(model, ()):
+            view = self.views.get(pod.key)
+            if not pod.ready or view is None or not view.base_loaded or view.draining:
+                continue
+            found = tiers if view.fresh else silent
+            if adapter is None or adapter in view.resident:
+                found.resident.append((pod, view))
+            elif adapter in view.warming:
+                found.warming.append((pod, view))
+            elif adapter in view.standby:
+                found.standby.append((pod, view))
+        return tiers if tiers.best else silent
+
     def serving(self, model: ObjectKey, adapter: AdapterId | None) -> list[tuple[Pod, PodView]]:
-        """Ready pods that can answer, whatever their load. Pods that missed a poll only if there are no others."""
-        found = [
-            (pod, view)
-            for pod in self.pods.get(model, ())
-            if pod.ready and (view := self.views.get(pod.key)) is not None and view.serves(adapter)
-        ]
-        return [(pod, view) for pod, view in found if view.fresh] or found
+        """The best of `tiers`: empty if no pod can be sent the request."""
+        return self.tiers(model, adapter).best
 
     def base_name(self, model: ObjectKey) -> str:
         """What the pods of a model call its base in an OpenAI request; answers repeat it."""
@@ -78,7 +127,7 @@ class Fleet:
 
         | some pod of the model            | answer                                     |
         |----------------------------------|--------------------------------------------|
-        | serves it, or is loading it      | wait                                       |
+        | serves or loads it, or would     | wait                                       |
         | is unknown, or not told yet      | wait: it may turn out to hold it           |
         | none is up (starting, scaling)   | wait: pods load before they are ready      |
         | all said they failed to load it  | hopeless, with what the pods said          |
@@ -93,7 +142,9 @@ class Fleet:
         if not up:
             return None
         for view in up:
-            if view is None or not view.desired_known or adapter in view.loading or adapter in view.resident:
+            if view is None or not view.desired_known:
+                return None
+            if adapter in view.loading or adapter in view.resident or adapter in view.standby:
                 return None
         failures = sorted({view.failed[adapter] for view in up if view is not None and adapter in view.failed})
         if failures:

@@ -1,20 +1,16 @@
-"""From Kubernetes objects to the routing table. Pure: what was listed or watched goes in, a table comes out."""
+"""What a Kubernetes object says to the routing table. Pure."""
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from motet_api.identity import PodName
-from motet_api.loraadapter import LoraAdapter
+from motet_api.loraadapter import LoraAdapter, LoraAdapterStatus, ModelRef, VersionStatus
 from motet_api.modeldeployment import ModelDeployment
-from motet_api.names import MODEL_LABEL, SERVING_PORT, SERVING_PORT_NAME
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Source, Table, build_table
-
-log = logging.getLogger(__name__)
+from motet_api.names import ADMIN_PORT, ADMIN_PORT_NAME, MODEL_LABEL, SERVING_PORT, SERVING_PORT_NAME
+from motet_api.objects import AdapterSource
+from motet_gateway.table import Adapter, Mirror, Model, ObjectKey, Pod, PodKey, Share, Source
 
 
 class Kind(StrEnum):
@@ -28,66 +24,6 @@ class Kind(StrEnum):
 IPV4: Final = "IPv4"
 
 
-class ObjectCache:
-    """The latest form of every object, by kind, and the table that they make."""
-
-    def __init__(self) -> None:
-        self._models: dict[ObjectKey, Model] = {}
-        self._adapters: dict[ObjectKey, Adapter] = {}
-        self._pods: dict[ObjectKey, list[Pod]] = {}
-
-    def replace(self, kind: Kind, namespace: str | None, objects: Iterable[Mapping[str, Any]]) -> None:
-        """A complete list of a kind, in one namespace or (None) in all."""
-        listed = list(objects)
-        present = {_key(obj) for obj in listed}
-        for key in [key for key in self._of(kind) if key not in present and namespace in {None, key.namespace}]:
-            del self._of(kind)[key]
-        for obj in listed:
-            self.put(kind, obj)
-
-    def put(self, kind: Kind, obj: Mapping[str, Any]) -> None:
-        """An object was added or has changed. One that cannot be understood counts as absent."""
-        key = _key(obj)
-        try:
-            match kind:
-                case Kind.MODEL_DEPLOYMENT:
-                    self._models[key] = parse_model(obj)
-                case Kind.LORA_ADAPTER:
-                    self._adapters[key] = parse_adapter(obj)
-                case Kind.ENDPOINT_SLICE:
-                    self._pods[key] = parse_slice(obj)
-        except ValidationError as error:
-            log.error("left %s %s out of the routing table: %s", kind, key, error)
-            self._of(kind).pop(key, None)
-
-    def remove(self, kind: Kind, obj: Mapping[str, Any]) -> None:
-        """An object was deleted."""
-        self._of(kind).pop(_key(obj), None)
-
-    def table(self) -> Table:
-        """The table that the objects make.
-
-        A pod can be in several slices for a while (slices are rebalanced, and each address family has its own): it is
-        ready if one of them says so, and the first address in order of the slices' names is taken.
-        """
-        pods: dict[PodKey, Pod] = {}
-        for _, found in sorted(self._pods.items()):
-            for pod in found:
-                known = pods.get(pod.key)
-                if known is None or (pod.ready and not known.ready):
-                    pods[pod.key] = pod
-        return build_table(self._models.values(), self._adapters.values(), pods.values())
-
-    def _of(self, kind: Kind) -> dict[ObjectKey, Any]:
-        match kind:
-            case Kind.MODEL_DEPLOYMENT:
-                return self._models
-            case Kind.LORA_ADAPTER:
-                return self._adapters
-            case Kind.ENDPOINT_SLICE:
-                return self._pods
-
-
 def parse_model(obj: Mapping[str, Any]) -> Model:
     """Raises: ValidationError."""
     model = ModelDeployment.model_validate(obj)
@@ -95,54 +31,83 @@ def parse_model(obj: Mapping[str, Any]) -> Model:
         ObjectKey(model.metadata.namespace, model.metadata.name),
         max_requests=model.spec.queue.max_requests,
         max_wait_seconds=model.spec.queue.max_wait_seconds,
+        engine=model.spec.engine.type,
         created=_seconds(model.metadata.creation_timestamp),
     )
 
 
 def parse_adapter(obj: Mapping[str, Any]) -> Adapter:
-    """The versions are those of spec, the traffic is that of status: the split in effect.
+    """The split and the mirrors are those in effect, of status. The versions are those of spec and those of status.
+
+    A version that has left spec stays in status until the split has left it and nothing uses it: it is served so long.
 
     Raises: ValidationError.
     """
     adapter = LoraAdapter.model_validate(obj)
-    traffic = adapter.status.traffic if adapter.status else []
+    status = adapter.status or LoraAdapterStatus(conditions=[])
+    key = ObjectKey(adapter.metadata.namespace, adapter.metadata.name)
+    model = _model_key(adapter.spec.model_ref, key.namespace)
+    known = {version.name: version for version in status.versions}
+    sources: dict[str, Source] = {}
+    models: dict[str, ObjectKey] = {}
+    for version in adapter.spec.versions:
+        sources[version.name] = _source(version.source, known.get(version.name))
+        models[version.name] = _model_key(adapter.spec.model_of(version), key.namespace)
+    for leaving in status.versions:
+        # A version without a source is of an operator that did not keep it: what it means cannot be known any more.
+        if leaving.name not in sources and leaving.source is not None:
+            sources[leaving.name] = _source(leaving.source, leaving)
+            models[leaving.name] = _model_key(leaving.model_ref or adapter.spec.model_ref, key.namespace)
     return Adapter(
-        ObjectKey(adapter.metadata.namespace, adapter.metadata.name),
-        ObjectKey(adapter.metadata.namespace, adapter.spec.model_ref.name),
-        versions=tuple(version.name for version in adapter.spec.versions),
-        traffic=tuple(Share(target.version, target.weight) for target in traffic),
-        sources={version.name: Source(version.source.uri, version.source.digest) for version in adapter.spec.versions},
+        key,
+        model,
+        versions=tuple(sources),
+        traffic=tuple(Share(target.version, target.weight) for target in status.traffic),
+        sources=sources,
+        models={name: each for name, each in models.items() if each != model},
+        mirror=tuple(Mirror(target.version, target.percent) for target in status.mirror if target.version in sources),
+        residency=adapter.spec.residency,
         created=_seconds(adapter.metadata.creation_timestamp),
     )
 
 
+def _source(source: AdapterSource, known: VersionStatus | None) -> Source:
+    """The source, with the digest that status has found for it where spec names none."""
+    if source.digest is not None or known is None:
+        return Source(source.uri, source.digest)
+    same = known.source is None or (known.source.uri, known.source.revision) == (source.uri, source.revision)
+    return Source(source.uri, known.digest if same else None)
+
+
+def _model_key(ref: ModelRef, namespace: str) -> ObjectKey:
+    return ObjectKey(ref.namespace or namespace, ref.name)
+
+
 def parse_slice(obj: Mapping[str, Any]) -> list[Pod]:
-    """The pods of an EndpointSlice; none for one that is of no model, or whose addresses are names."""
+    """The pods of an EndpointSlice, with the agent's address; none if it is of no model, or has names for addresses."""
     metadata = obj["metadata"]
     namespace = metadata["namespace"]
     name = (metadata.get("labels") or {}).get(MODEL_LABEL)
     if not name or obj.get("addressType") not in {IPV4, "IPv6"}:
         return []
     model = ObjectKey(namespace, name)
-    port = _serving_port(obj.get("ports") or [])
+    ports = obj.get("ports") or []
+    serving, admin = _port(ports, SERVING_PORT_NAME, SERVING_PORT), _port(ports, ADMIN_PORT_NAME, ADMIN_PORT)
     pods = []
     for endpoint in obj.get("endpoints") or []:
-        host = endpoint["addresses"][0]
+        address = endpoint["addresses"][0]
+        host = address if obj["addressType"] == IPV4 else f"[{address}]"
         target = endpoint.get("targetRef") or {}
-        address = f"{host}:{port}" if obj["addressType"] == IPV4 else f"[{host}]:{port}"
         # Absent means ready (the API's rule); the endpoint controller always sets it.
         ready = (endpoint.get("conditions") or {}).get("ready") is not False
-        pods.append(Pod(PodKey(namespace, PodName(target.get("name") or host)), model, address, ready))
+        pod = PodKey(namespace, PodName(target.get("name") or address))
+        pods.append(Pod(pod, model, f"{host}:{serving}", ready, reports_at=f"{host}:{admin}"))
     return pods
 
 
-def _serving_port(ports: list[Mapping[str, Any]]) -> int:
-    named = [port.get("port") for port in ports if port.get("name") == SERVING_PORT_NAME]
-    return int(named[0]) if named and named[0] else SERVING_PORT
-
-
-def _key(obj: Mapping[str, Any]) -> ObjectKey:
-    return ObjectKey(obj["metadata"]["namespace"], obj["metadata"]["name"])
+def _port(ports: list[Mapping[str, Any]], name: str, default: int) -> int:
+    named = [port.get("port") for port in ports if port.get("name") == name]
+    return int(named[0]) if named and named[0] else default
 
 
 def _seconds(when: datetime | None) -> int:

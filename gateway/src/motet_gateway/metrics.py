@@ -16,7 +16,7 @@ from motet_gateway.exchange import Exchange
 from motet_gateway.fleet import Fleet
 from motet_gateway.resolve import Route
 from motet_gateway.routing import Routing
-from motet_gateway.table import Pod, Table
+from motet_gateway.table import ObjectKey, Pod, Table
 
 _ROUTE_LABELS: Final = ("namespace", "model", "adapter", "version")
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -29,8 +29,7 @@ def labels_of(route: Route | None) -> Labels:
     """The label values of a route; all empty for a request that was not resolved."""
     if route is None:
         return ("", "", "", "")
-    adapter = "" if route.adapter is None else route.adapter.key.name
-    return (*route.model.key, adapter, route.version or "")
+    return (*route.model.key, route.adapter_name, route.version or "")
 
 
 class Metrics:
@@ -77,6 +76,7 @@ class Metrics:
         )
         self._faults = Counter("motet_gateway_faults", "Requests that ended in a fault of ours.", registry=registry)
         self._seen: set[tuple[Labels, str]] = set()
+        self._pruned: Table | None = None
 
     def observe(self, exchange: Exchange, started: float, now: float) -> None:
         """A request is over. One that succeeded without a model (a list, a probe) is not counted."""
@@ -110,16 +110,24 @@ class Metrics:
 
     def prune(self, table: Table, _fleet: Fleet) -> None:
         """Drop the series of what does not exist any more."""
-        existing: set[Labels] = {("", "", "", ""), *((*key, "", "") for key in table.models)}
-        for adapter in table.adapters.values():
-            existing.update((*adapter.model, adapter.key.name, version) for version in adapter.versions)
-        gone = {(labels, code) for labels, code in self._seen if labels not in existing}
+        if table is self._pruned:
+            return
+        self._pruned = table
+        gone = {(labels, code) for labels, code in self._seen if not _exists(labels, table)}
         for labels, code in gone:
             self._requests.remove(*labels, code)
         for labels in {labels for labels, _ in gone}:
             self._seconds.remove(*labels)
             self._first_byte.remove(*labels)
         self._seen -= gone
+
+
+def _exists(labels: Labels, table: Table) -> bool:
+    namespace, model, adapter, version = labels
+    key = ObjectKey(namespace, model)
+    if not adapter:
+        return key in table.models or labels == ("", "", "", "")
+    return f"{adapter}@{version}" in table.expected.get(key, ())
 
 
 class QueueCollector(Collector):

@@ -78,7 +78,10 @@ def catalogue(table: Table, fleet: Fleet) -> list[dict[str, Any]]:
 def _adapter_entries(adapter: Adapter, table: Table, fleet: Fleet) -> list[dict[str, Any]]:
     name = table.public_name(adapter.key)
     parent = table.public_name(adapter.model) if adapter.model in table.models else str(adapter.model)
-    ready = {version: bool(fleet.serving(adapter.model, adapter.runtime_id(version))) for version in adapter.versions}
+    ready = {
+        version: bool(fleet.tiers(adapter.model_of(version), adapter.runtime_id(version)).resident)
+        for version in adapter.versions
+    }
     answers = any(share.weight > 0 and ready.get(share.version, False) for share in adapter.traffic)
     return [
         _entry(name, adapter.created, parent, answers),

@@ -32,7 +32,7 @@ def make_session() -> aiohttp.ClientSession:
 
 
 class HttpReportFetcher:
-    """`GET /motet/v1/adapters` of a pod."""
+    """`GET /motet/v1/adapters` of a pod, or of the agent beside its engine."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -44,7 +44,7 @@ class HttpReportFetcher:
             PodUnreachableError: it did not answer in time, or its answer is not a report.
         """
         try:
-            async with self._session.get(f"http://{pod.address}{ADAPTERS_PATH}") as response:
+            async with self._session.get(f"http://{pod.reports_at or pod.address}{ADAPTERS_PATH}") as response:
                 body = await response.read()
                 if response.status != 200:
                     raise PodUnreachableError(f"status {response.status}")

@@ -7,11 +7,13 @@ fresh (it is then asked only where no other pod can answer), and after that is u
 import asyncio
 import dataclasses
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from motet_api.identity import AdapterId
 from motet_api.reasons import AdapterReason
-from motet_api.wire import AdaptersReport
+from motet_api.wire import AdapterReport, AdaptersReport
 from motet_gateway.fleet import Fleet, PodView
 from motet_gateway.routing import Routing
 from motet_gateway.table import Pod, PodKey, Source, Table
@@ -38,17 +40,27 @@ class ReportFetcher(Protocol):
 def view_of(report: AdaptersReport) -> PodView:
     """The part of a report that routing goes by."""
     adapters = report.adapters
+    by_reason: defaultdict[AdapterReason, set[AdapterId]] = defaultdict(set)
+    for adapter in adapters:
+        by_reason[adapter.reason].add(adapter.id)
     return PodView(
         model=report.model,
-        resident=frozenset(a.id for a in adapters if a.reason is AdapterReason.RESIDENT),
-        loading=frozenset(a.id for a in adapters if a.reason is AdapterReason.LOADING),
+        resident=frozenset(by_reason[AdapterReason.RESIDENT]),
+        standby=frozenset(by_reason[AdapterReason.STANDBY]),
+        loading=frozenset(by_reason[AdapterReason.LOADING]),
         failed={a.id: f"{a.reason}: {a.message}" if a.message else str(a.reason) for a in adapters if a.reason.failed},
         base_loaded=report.base_loaded,
         desired_known=report.desired_known,
         draining=report.draining,
         max_batch_size=report.max_batch_size,
-        sources={a.id: Source(a.uri, a.desired_digest) for a in adapters},
+        sources={adapter.id: _source(adapter) for adapter in adapters},
     )
+
+
+def _source(adapter: AdapterReport) -> Source:
+    """What a resident version was found to be; what another one will be checked against."""
+    resident = adapter.reason is AdapterReason.RESIDENT
+    return Source(adapter.uri, adapter.digest if resident else adapter.desired_digest)
 
 
 class ResidencyPoller:
@@ -150,4 +162,4 @@ class _Followed:
 
 
 def _moved(pod: Pod, wanted: Pod | None) -> bool:
-    return wanted is None or wanted.address != pod.address
+    return wanted is None or (wanted.address, wanted.reports_at) != (pod.address, pod.reports_at)

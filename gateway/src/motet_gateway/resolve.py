@@ -9,6 +9,7 @@ from typing import Final
 
 from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId, AdapterRef, parse_adapter_ref
+from motet_api.loraadapter import Residency
 from motet_api.names import BASE_MODEL_ALIAS, MODEL_HEADER
 from motet_gateway.errors import RequestRefusedError, UnavailableError
 from motet_gateway.fleet import Fleet
@@ -21,11 +22,15 @@ NOT_READY_RETRY_SECONDS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes: a model, and a version of an adapter or (both None) the base."""
+    """Where a request goes: a model, and a version of an adapter or (both None) the base.
+
+    `by_split` says that the split chose the version, not the client: it may then be chosen again.
+    """
 
     model: Model
     adapter: Adapter | None = None
     version: str | None = None
+    by_split: bool = False
 
     @property
     def runtime_id(self) -> AdapterId | None:
@@ -33,6 +38,16 @@ class Route:
         if self.adapter is None or self.version is None:
             return None
         return self.adapter.runtime_id(self.version)
+
+    @property
+    def adapter_name(self) -> str:
+        """What pods, headers and metrics call the adapter; empty for the base."""
+        return "" if self.adapter is None or self.version is None else self.adapter.name_at(self.version)
+
+    @property
+    def spills(self) -> bool:
+        """Whether one more pod loads the version when those that hold it are full."""
+        return self.adapter is not None and self.adapter.residency is Residency.ON_DEMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,7 @@ def resolve_adapter(asked: Asked, table: Table, fleet: Fleet) -> Route:
     if asked.name in {"", BASE_MODEL_ALIAS}:
         return Route(scope or _only_model(table))
     ref = _parse(asked.name, table)
-    return _route_to(_adapter(ref, scope, table), ref, asked.user, table, fleet)
+    return _route_to(_adapter(ref, scope, table), ref, scope, asked.user, table, fleet)
 
 
 def resolve_model(asked: Asked, table: Table, fleet: Fleet) -> Route:
@@ -76,7 +91,7 @@ def resolve_model(asked: Asked, table: Table, fleet: Fleet) -> Route:
     if scope is not None:
         bases = [base for base in bases if base.key == scope.key]
     if not bases:
-        return _route_to(_adapter(ref, scope, table), ref, asked.user, table, fleet)
+        return _route_to(_adapter(ref, scope, table), ref, scope, asked.user, table, fleet)
     adapters = _adapters(ref, scope, table)
     if len(bases) + len(adapters) > 1:
         raise _ambiguous(ref, [base.key for base in bases], adapters)
@@ -127,7 +142,7 @@ def _adapters(ref: AdapterRef, scope: Model | None, table: Table) -> list[Adapte
     return [
         adapter
         for adapter in table.adapters_by_name.get(ref.name, ())
-        if _names_it(ref, adapter.key) and (scope is None or adapter.model == scope.key)
+        if _names_it(ref, adapter.key) and _versions(adapter, scope)
     ]
 
 
@@ -145,39 +160,48 @@ def _adapter(ref: AdapterRef, scope: Model | None, table: Table) -> Adapter:
     return found[0]
 
 
-def _route_to(adapter: Adapter, ref: AdapterRef, user: str, table: Table, fleet: Fleet) -> Route:
-    model = table.models.get(adapter.model)
-    if model is None:
-        raise RequestRefusedError(
-            ErrorCode.MODEL_NOT_FOUND, f"adapter {adapter.key} refers to ModelDeployment {adapter.model}, which is gone"
-        )
-    if ref.version is None:
-        return Route(model, adapter, _split(adapter, user, fleet))
-    if ref.version not in adapter.versions:
+def _versions(adapter: Adapter, scope: Model | None) -> list[str]:
+    """The versions that the model of the header serves, or all of them."""
+    return [version for version in adapter.versions if scope is None or adapter.model_of(version) == scope.key]
+
+
+def _route_to(adapter: Adapter, ref: AdapterRef, scope: Model | None, user: str, table: Table, fleet: Fleet) -> Route:
+    versions = _versions(adapter, scope)
+    if ref.version is not None and ref.version not in versions:
+        where = f" on model {scope.key}" if scope else ""
         raise RequestRefusedError(
             ErrorCode.VERSION_NOT_FOUND,
-            f"adapter {adapter.key} has no version {ref.version!r}; it has {', '.join(adapter.versions)}",
+            f"adapter {adapter.key} has no version {ref.version!r}{where}; it has {', '.join(versions)}",
             param="model",
         )
-    return Route(model, adapter, ref.version)
+    version = ref.version or _split(adapter, versions, user, table, fleet)
+    model = table.models.get(adapter.model_of(version))
+    if model is None:
+        raise RequestRefusedError(
+            ErrorCode.MODEL_NOT_FOUND,
+            f"adapter {adapter.key} refers to ModelDeployment {adapter.model_of(version)}, which is gone",
+        )
+    return Route(model, adapter, version, by_split=ref.version is None)
 
 
-def _split(adapter: Adapter, user: str, fleet: Fleet) -> str:
-    # A version that was taken out of spec is no longer served, even while status.traffic still names it.
-    shares = [share for share in adapter.traffic if share.weight > 0 and share.version in adapter.versions]
+def _split(adapter: Adapter, versions: list[str], user: str, table: Table, fleet: Fleet) -> str:
+    shares = [share for share in adapter.traffic if share.weight > 0 and share.version in versions]
     if not shares:
         raise UnavailableError(
             ErrorCode.ADAPTER_NOT_READY,
-            f"no version of adapter {adapter.key} takes traffic yet; it has {', '.join(adapter.versions)}",
+            f"no version of adapter {adapter.key} takes traffic yet; it has {', '.join(versions)}",
             NOT_READY_RETRY_SECONDS,
         )
-    return choose_version(str(adapter.key), user, _resident(adapter, shares, fleet) or shares)
+    there = [share for share in shares if adapter.model_of(share.version) in table.models] or shares
+    return choose_version(str(adapter.key), user, _served(adapter, there, fleet) or there)
 
 
-def _resident(adapter: Adapter, shares: list[Share], fleet: Fleet) -> list[Share]:
+def _served(adapter: Adapter, shares: list[Share], fleet: Fleet) -> list[Share]:
     # The operator shifts traffic only to versions that are resident, so a version is missing here only when the pods
     # that held it were lost. Until it is back, its users get another version that has a share rather than an error.
-    return [share for share in shares if fleet.serving(adapter.model, adapter.runtime_id(share.version))]
+    return [
+        share for share in shares if fleet.serving(adapter.model_of(share.version), adapter.runtime_id(share.version))
+    ]
 
 
 def _names_it(ref: AdapterRef, key: ObjectKey) -> bool:

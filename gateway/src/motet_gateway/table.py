@@ -3,12 +3,13 @@
 What each pod holds changes by the second and is kept beside it, in `fleet`.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from motet_api.identity import AdapterId, PodName, adapter_id
+from motet_api.identity import AdapterId, PodName, runtime_id
+from motet_api.loraadapter import Residency
+from motet_api.modeldeployment import EngineType
 
 
 class ObjectKey(NamedTuple):
@@ -30,11 +31,12 @@ class PodKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A ModelDeployment, as far as the gateway cares: its name and the bounds of its queue."""
+    """A ModelDeployment, as far as the gateway cares: its name, its engine and the bounds of its queue."""
 
     key: ObjectKey
     max_requests: int
     max_wait_seconds: float
+    engine: EngineType = EngineType.MOTET
     created: int = 0
     """Unix seconds, for `/v1/models`."""
 
@@ -47,16 +49,39 @@ class Share:
     weight: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A version that sees a copy of so many percent of the requests that the split decides over."""
+
+    version: str
+    percent: int
+
+
 class Source(NamedTuple):
     """Where a version's weights come from: what makes it this version and no other of the same name."""
 
     uri: str
     digest: str | None = None
 
+    def is_met_by(self, found: "Source | None") -> bool:
+        """Whether weights from `found` are those meant here; an unknown digest is met by every digest."""
+        return found is not None and self.uri == found.uri and self.digest in {None, found.digest}
+
+
+class Expected(NamedTuple):
+    """What the pods of a model should hold under one id: where it is from (None: not known), and how firmly."""
+
+    source: Source | None
+    residency: Residency
+
+    def is_met_by(self, found: Source | None) -> bool:
+        """Whether what a pod has under the id is what is meant."""
+        return self.source is None or self.source.is_met_by(found)
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoraAdapter: the versions that exist, and the split in effect among them."""
+    """A LoraAdapter: the versions that are served, and the split in effect among them."""
 
     key: ObjectKey
     model: ObjectKey
@@ -64,41 +89,54 @@ class Adapter:
     traffic: tuple[Share, ...]
     sources: Mapping[str, Source] = field(default_factory=dict)
     """By version; empty where it is not known (a table from a file): pods are then believed by the version's name."""
+    models: Mapping[str, ObjectKey] = field(default_factory=dict)
+    """By version, for those that are on another model than `model`."""
+    mirror: tuple[Mirror, ...] = ()
+    residency: Residency = Residency.REQUIRED
     created: int = 0
+
+    def model_of(self, version: str) -> ObjectKey:
+        """The model whose pods serve this version."""
+        return self.models.get(version, self.model)
 
     def runtime_id(self, version: str) -> AdapterId:
         """What pods call this version."""
-        return adapter_id(self.key.name, version)
+        return runtime_id(self.key.namespace, self.model_of(version).namespace, self.key.name, version)
+
+    def name_at(self, version: str) -> str:
+        """What pods call the adapter of this version: its name, behind its namespace if they are in another."""
+        return self.runtime_id(version).rpartition("@")[0]
+
+    def expected(self, version: str) -> Expected:
+        """What the pods of the version's model should hold for it."""
+        return Expected(self.sources.get(version), self.residency)
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of a model. `address` is `host:port` of its serving port; `ready` is what Kubernetes says."""
+    """A pod of a model. `address` is `host:port` of its serving port; `ready` is what Kubernetes says.
+
+    `reports_at` is `host:port` where it says what it holds, if that is elsewhere: at the agent beside another engine.
+    """
 
     key: PodKey
     model: ObjectKey
     address: str
     ready: bool
+    reports_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that exists, indexed by how requests name it. Build it with `build_table`."""
+    """Everything that exists, indexed by how requests name it. Built by a `TableBuilder`."""
 
     models: Mapping[ObjectKey, Model] = field(default_factory=dict)
     adapters: Mapping[ObjectKey, Adapter] = field(default_factory=dict)
     pods: Mapping[ObjectKey, tuple[Pod, ...]] = field(default_factory=dict)
     models_by_name: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
     adapters_by_name: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)
-
-    def sources_of(self, model: ObjectKey) -> dict[AdapterId, Source]:
-        """The source of each version that the pods of a model should hold."""
-        return {
-            adapter.runtime_id(version): source
-            for adapter in self.adapters.values()
-            if adapter.model == model
-            for version, source in adapter.sources.items()
-        }
+    expected: Mapping[ObjectKey, Mapping[AdapterId, Expected]] = field(default_factory=dict)
+    """By model: what its pods should hold. The same mapping from table to table while nothing in it changes."""
 
     def all_pods(self) -> list[Pod]:
         """The pods of every model."""
@@ -108,26 +146,3 @@ class Table:
         """The shortest name by which a request reaches this model or adapter: bare where no other object has it."""
         same = len(self.models_by_name.get(key.name, ())) + len(self.adapters_by_name.get(key.name, ()))
         return key.name if same == 1 else str(key)
-
-
-def build_table(models: Iterable[Model], adapters: Iterable[Adapter], pods: Iterable[Pod]) -> Table:
-    """Index what a source has read. Pods of a model that does not exist (any more) are left out."""
-    by_key = {model.key: model for model in models}
-    adapters_by_key = {adapter.key: adapter for adapter in adapters}
-    pods_by_model: defaultdict[ObjectKey, list[Pod]] = defaultdict(list)
-    for pod in pods:
-        if pod.model in by_key:
-            pods_by_model[pod.model].append(pod)
-    models_by_name: defaultdict[str, list[Model]] = defaultdict(list)
-    for model in sorted(by_key.values(), key=lambda model: model.key):
-        models_by_name[model.key.name].append(model)
-    adapters_by_name: defaultdict[str, list[Adapter]] = defaultdict(list)
-    for adapter in sorted(adapters_by_key.values(), key=lambda adapter: adapter.key):
-        adapters_by_name[adapter.key.name].append(adapter)
-    return Table(
-        models=by_key,
-        adapters=adapters_by_key,
-        pods={key: tuple(sorted(found, key=lambda pod: pod.key)) for key, found in pods_by_model.items()},
-        models_by_name={name: tuple(found) for name, found in models_by_name.items()},
-        adapters_by_name={name: tuple(found) for name, found in adapters_by_name.items()},
-    )

@@ -19,7 +19,8 @@ from kubernetes.aio import client, config
 
 from motet_api.names import GROUP, LORA_ADAPTER_PLURAL, MODEL_DEPLOYMENT_PLURAL, MODEL_LABEL, VERSION
 from motet_gateway.errors import SourceError
-from motet_gateway.kube_objects import Kind, ObjectCache
+from motet_gateway.kube_cache import ObjectCache
+from motet_gateway.kube_objects import Kind
 from motet_gateway.routing import Routing
 
 log = logging.getLogger(__name__)
