@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client
@@ -119,16 +120,12 @@ class Cluster:
         headers: Mapping[str, str] | None,
         body: Manifest | None,
     ) -> tuple[int, bytes]:
-        method, url, sent, data, _ = await self._api.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", **(headers or {})},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        # Not by `param_serialize`, which walks through the body to make plain what is plain already.
+        sent = {"Accept": "application/json", **(headers or {})}
+        await self._api.update_params_for_auth(sent, None, ["BearerToken"], path, method, body)
+        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         within = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        answer = await self._api.call_api(method, url, sent, data, _request_timeout=within)
+        answer = await self._api.call_api(method, url, sent, body, _request_timeout=within)
         async with answer.response as response:
             return response.status, await response.read()
 

@@ -14,6 +14,8 @@ async def connect(kubeconfig: Path | None) -> Any:
         kubernetes.aio.config.ConfigException: neither is there.
     """
     settings = client.Configuration()
+    # Else every request asks a thread for a netrc file. A proxy can be named in the kubeconfig; kopf uses no other.
+    settings.client_session_kwargs = {"trust_env": False}
     if kubeconfig is None:
         config.load_incluster_config(client_configuration=settings)
     else:

@@ -15,6 +15,40 @@ from motet_operator.index import Index
 from motet_operator.keys import RESOURCES, Kind, ModelKey
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """kopf would copy every object of every event, to find what has changed in it since; nobody here asks for that."""
+
+    def build(self, **_: Any) -> Any:
+        """What kopf would compare."""
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        """What it would compare it with."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing, nowhere."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Event handlers have no progress to be kept in annotations."""
+
+    def fetch(self, **_: Any) -> None:
+        """None."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing, nowhere."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing to remove."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing to mark."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """The essence as it is: there is nothing of ours in it."""
+        return essence
+
+
 async def watch(
     connection: Any,
     index: Index,
@@ -28,6 +62,8 @@ async def watch(
     for kind in Kind:
         _register(registry, kind, index, wake)
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
