@@ -12,6 +12,7 @@ GATEWAY_RULES = {
 METRICS_API_RULES = {("discovery.k8s.io", "endpointslices"): {"list"}}
 METRICS_READER_RULES = {("custom.metrics.k8s.io", "modeldeployments.motet.dev/motet_queue_depth"): {"get"}}
 APPLIED = {"get", "list", "watch", "create", "patch"}
+LEASE_RULES = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
 OPERATOR_RULES = {
     ("motet.dev", "modeldeployments"): {"list", "watch"},
     ("motet.dev", "loraadapters"): {"list", "watch"},
@@ -33,7 +34,7 @@ def rules(role: Manifest) -> dict[tuple[str, str], set[str]]:
     """Verbs by API group and resource."""
     table: dict[tuple[str, str], set[str]] = {}
     for rule in role["rules"]:
-        assert set(rule) == {"apiGroups", "resources", "verbs"}
+        assert set(rule) - {"resourceNames"} == {"apiGroups", "resources", "verbs"}
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 table.setdefault((group, resource), set()).update(rule["verbs"])
@@ -49,7 +50,8 @@ def test_rights_are_those_of_the_table() -> None:
         "motet-system:motet-metrics-reader": METRICS_READER_RULES,
     }
     assert {name: rules(role) for name, role in of_kind(manifests, "Role").items()} == {
-        "motet-metrics-api": METRICS_API_RULES
+        "motet-metrics-api": METRICS_API_RULES,
+        "motet-operator": LEASE_RULES,
     }
 
 
@@ -70,6 +72,7 @@ def test_who_is_bound_to_what() -> None:
     }
     assert bound == {
         ("motet-operator", "motet-system:motet-operator", None),
+        ("motet-operator", "motet-operator", "motet-system"),
         ("motet-gateway", "motet-system:motet-gateway", None),
         ("motet-metrics-api", "motet-metrics-api", "motet-system"),
         ("motet-metrics-api", "system:auth-delegator", None),
@@ -121,9 +124,10 @@ def test_every_container_says_what_it_needs() -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_the_operator_is_never_there_twice() -> None:
-    operator = of_kind(render(), "Deployment")["motet-operator"]["spec"]
-    assert (operator["replicas"], operator["strategy"]["type"]) == (1, "Recreate")
+def test_no_lease_but_its_own_can_be_read_or_changed() -> None:
+    role = of_kind(render(), "Role")["motet-operator"]
+    named = {verb: rule.get("resourceNames") for rule in role["rules"] for verb in rule["verbs"]}
+    assert named == {"create": None, "get": ["motet-operator"], "update": ["motet-operator"]}
 
 
 def test_crds_are_the_generated_ones() -> None:

@@ -26,6 +26,7 @@ def test_lint() -> None:
         ({"operator": {"image": {"pullPolicy": "never"}}}, "/operator/image/pullPolicy"),
         ({"operator": {"image": {"repository": ""}}}, "/operator/image/repository"),
         ({"operator": {"logLevel": "verbose"}}, "/operator/logLevel"),
+        ({"operator": {"replicas": 0}}, "/operator/replicas"),
         ({"metricsApi": {"enabled": "no"}}, "/metricsApi/enabled"),
         ({"runtime": {"image": {"digest": "sha256:0"}}}, "digest"),
         ({"imagePullSecrets": [{"name": "pull"}]}, "/imagePullSecrets/0"),

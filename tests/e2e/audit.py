@@ -11,8 +11,8 @@ from demo_lib.installation import NAMESPACE, RELEASE
 PARTS = ("operator", "gateway", "metrics-api")
 ACCOUNTS = {f"system:serviceaccount:{NAMESPACE}:{RELEASE}-{part}": part for part in PARTS}
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
-UNSTORED = frozenset({"authorization.k8s.io", "authentication.k8s.io"})
-"""Groups whose objects are questions: a create of theirs writes nothing."""
+NO_STATE = frozenset({"authorization.k8s.io", "authentication.k8s.io", "coordination.k8s.io"})
+"""Groups whose objects are questions, or the sign of life of whoever leads: they say nothing of what is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        """Whether the request changes something that is stored."""
-        return self.verb in WRITES and self.group not in UNSTORED
+        """Whether the request changes what the system is to do or says of itself."""
+        return self.verb in WRITES and self.group not in NO_STATE
 
 
 def calls(log: Path) -> Iterator[Call]:

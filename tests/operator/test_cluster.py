@@ -10,9 +10,15 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from motet_operator import cluster as cluster_module
-from motet_operator.cluster import Cluster
-from motet_operator.errors import ConflictError, NotFoundError, OperatorError, RefusedError, UnavailableError
+from motet_operator.cluster import TURNED_AWAY_AGAIN, Cluster, resource_of
+from motet_operator.errors import (
+    ConflictError,
+    NotFoundError,
+    NotLeadingError,
+    OperatorError,
+    RefusedError,
+    UnavailableError,
+)
 from motet_operator.keys import Kind
 
 
@@ -22,8 +28,16 @@ class Counter:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
 
-    def api_called(self, verb: str, code: int) -> None:
+        self.resources: list[str] = []
+        self.waits: list[float] = []
+
+    def api_called(self, verb: str, resource: str, code: int, seconds: float) -> None:
+        assert seconds >= 0
         self.calls.append((verb, code))
+        self.resources.append(resource)
+
+    def api_waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
 class Server:
@@ -38,14 +52,15 @@ class Server:
         body = json.loads(text) if text else None
         self.asked.append((request.method, request.path, dict(request.query), dict(request.headers), body))
         code, answer = self.answers.pop(0) if self.answers else (200, {})
+        headers = answer.pop("headers", {}) if isinstance(answer, dict) else {}
         if code == 0:
             await asyncio.Event().wait()
-        return web.json_response(answer, status=code)
+        return web.json_response(answer, status=code, headers=headers)
 
 
 @asynccontextmanager
 async def cluster_of(
-    server: Server, counter: Counter | None = None, namespaces: tuple[str, ...] = ()
+    server: Server, counter: Counter | None = None, namespaces: tuple[str, ...] = (), **more: Any
 ) -> AsyncIterator[Cluster]:
     app = web.Application()
     app.add_routes([web.route("*", "/{path:.*}", server.handle)])
@@ -58,7 +73,7 @@ async def cluster_of(
     settings.api_key = {"BearerToken": "Bearer secret"}
     try:
         async with client.ApiClient(settings) as api:
-            yield Cluster(api, counter or Counter(), namespaces)
+            yield Cluster(api, counter or Counter(), namespaces, **more)
     finally:
         await runner.cleanup()
 
@@ -168,10 +183,9 @@ async def test_a_manifest_that_cannot_be_decoded_is_refused_though_its_status_is
     assert type(caught.value) is error
 
 
-async def test_an_answer_that_does_not_come_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "TIMEOUT_SECONDS", 0.05)
+async def test_an_answer_that_does_not_come_is_an_error_in_time() -> None:
     counter = Counter()
-    async with cluster_of(Server((0, None)), counter) as cluster:
+    async with cluster_of(Server((0, None)), counter, timeout_seconds=0.05) as cluster:
         with pytest.raises(UnavailableError):
             await cluster.get(Kind.SERVICE, "speech", "llama")
     assert counter.calls == [("get", 0)]
@@ -181,3 +195,87 @@ async def test_a_server_that_is_not_there_is_an_error() -> None:
     async with client.ApiClient(client.Configuration(host="http://127.0.0.1:9")) as api:
         with pytest.raises(UnavailableError):
             await Cluster(api, Counter()).get(Kind.SERVICE, "speech", "llama")
+
+
+class Turns:
+    """Nobody waits, and pauses are taken down."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.pauses: list[float] = []
+
+    async def take(self) -> float:
+        self.taken += 1
+        return 0.25
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def busy() -> tuple[int, Any]:
+    return 429, {"message": "slow down", "headers": {"Retry-After": "3"}}
+
+
+async def test_each_call_waits_for_its_turn() -> None:
+    turns, counter = Turns(), Counter()
+    async with cluster_of(Server(), counter, turns=turns) as cluster:
+        await cluster.apply(Kind.SERVICE, MANIFEST)
+        await cluster.get(Kind.SERVICE, "speech", "llama")
+    assert turns.taken == 2
+    assert counter.waits == [0.25, 0.25]
+
+
+async def test_a_call_that_is_told_to_wait_is_made_again() -> None:
+    turns, counter = Turns(), Counter()
+    async with cluster_of(Server(busy(), (200, {"a": 1})), counter, turns=turns) as cluster:
+        assert await cluster.get(Kind.SERVICE, "speech", "llama") == {"a": 1}
+    assert turns.pauses == [3.0]
+    assert counter.calls == [("get", 429), ("get", 200)]
+
+
+async def test_a_call_that_is_turned_away_again_and_again_ends_the_pass() -> None:
+    turns, counter = Turns(), Counter()
+    async with cluster_of(Server(*(busy() for _ in range(9))), counter, turns=turns) as cluster:
+        with pytest.raises(UnavailableError, match="slow down"):
+            await cluster.get(Kind.SERVICE, "speech", "llama")
+    assert len(counter.calls) == 1 + TURNED_AWAY_AGAIN
+
+
+async def test_nothing_is_written_by_who_may_not_write() -> None:
+    server = Server()
+    async with cluster_of(server, may_write=lambda: False) as cluster:
+        for write in (
+            cluster.apply(Kind.SERVICE, MANIFEST),
+            cluster.apply_status(Kind.LORA_ADAPTER, MANIFEST),
+            cluster.delete(Kind.SERVICE, "speech", "llama", "uid"),
+            cluster.create_event("speech", {}),
+            cluster.replace("/apis/x/v1/y/z", {}),
+        ):
+            with pytest.raises(NotLeadingError):
+                await write
+        await cluster.get(Kind.SERVICE, "speech", "llama")
+    assert [asked[0] for asked in server.asked] == ["GET"]
+
+
+async def test_a_whole_object_is_replaced() -> None:
+    server = Server((409, {"message": "changed"}))
+    async with cluster_of(server) as cluster:
+        with pytest.raises(ConflictError):
+            await cluster.replace("/apis/coordination.k8s.io/v1/namespaces/a/leases/b", {"x": 1})
+    assert server.asked[0][0] == "PUT"
+    assert server.asked[0][4] == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("/api/v1/pods", "pods"),
+        ("/api/v1/namespaces/a/pods/b", "pods"),
+        ("/api/v1/namespaces/a", "namespaces"),
+        ("/apis/motet.dev/v1alpha1/namespaces/a/loraadapters/b/status", "loraadapters/status"),
+        ("/apis/apps/v1/deployments", "deployments"),
+        ("/version", ""),
+    ],
+)
+def test_which_resource_a_path_is_about(path: str, resource: str) -> None:
+    assert resource_of(path) == resource

@@ -19,6 +19,13 @@ TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]
         (["metrics-api", "--gateway-service", "a/b"], "--tls-cert"),
         (["run", "--runtime-image-pull-policy", "Sometimes"], "invalid choice"),
         (["run", "--unknown"], "unrecognized"),
+        (["run", "--lease", "motet-operator"], "NAMESPACE/NAME"),
+        (["run", "--api-qps", "0"], "--api-qps"),
+        (["run", "--api-qps", "nan"], "not a number above 0"),
+        (["run", "--api-burst", "1.5"], "not a whole number above 0"),
+        (["run", "--resync-seconds", "-1"], "--resync-seconds"),
+        (["run", "--condition-metrics-limit", "-1"], "--condition-metrics-limit"),
+        (["metrics-api", "--log-format", "xml"], "invalid choice"),
     ],
 )
 def test_wrong_words_end_with_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from motet_operator.errors import UnavailableError
-from motet_operator.queue import LAST_BACKOFF_SECONDS, WorkQueue
+from motet_operator.queue import LAST_BACKOFF_SECONDS, KeyState, Place, WorkQueue
 
 
 class Sleeps:
@@ -39,8 +39,11 @@ class Results:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def pass_ended(self, result: str, seconds: float) -> None:
+        self.errors: list[str] = []
+
+    def pass_ended(self, key: str, result: str, seconds: float, error: str) -> None:
         self.seen.append(result)
+        self.errors.append(error)
 
 
 class Looks:
@@ -81,7 +84,7 @@ async def running(
     clock: Callable[[], float] = lambda: 0.0,
     workers: int = 2,
 ) -> AsyncIterator[WorkQueue[str]]:
-    queue: WorkQueue[str] = WorkQueue(looks, results or Results(), clock, sleeps or Sleeps(), lambda: 0.5)
+    queue: WorkQueue[str] = WorkQueue(looks, [results or Results()], clock, sleeps or Sleeps(), lambda: 0.5)
     task = asyncio.create_task(queue.run(workers))
     try:
         yield queue
@@ -180,6 +183,7 @@ async def test_an_unexpected_error_ends_the_pass_and_not_the_worker() -> None:
         await settle()
     assert looks.keys == ["a", "b"]
     assert results.seen == ["failed", "done"]
+    assert results.errors == ["ZeroDivisionError('bug')", ""]
 
 
 async def test_the_longest_pass_is_measured() -> None:
@@ -194,3 +198,82 @@ async def test_the_longest_pass_is_measured() -> None:
         looks.gate.set()
         await settle()
         assert queue.longest_pass_seconds() == 0
+
+
+async def test_the_longest_wait_counts_from_when_there_were_workers() -> None:
+    looks, now = Looks(), [0.0]
+    looks.gate = asyncio.Event()
+    queue: WorkQueue[str] = WorkQueue(looks, [], lambda: now[0], Sleeps(), lambda: 0.5)
+    queue.wake("a")
+    queue.wake("b")
+    now[0] = 100.0
+    assert queue.longest_wait_seconds() == 0, "a standby keeps nobody waiting"
+    task = asyncio.create_task(queue.run(1))
+    await settle()
+    now[0] = 103.0
+    assert queue.longest_wait_seconds() == 3
+    looks.gate.set()
+    await settle()
+    assert queue.longest_wait_seconds() == 0
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_where_each_key_is() -> None:
+    looks, now = Looks(UnavailableError("no"), UnavailableError("no")), [0.0]
+    async with running(looks, clock=lambda: now[0], workers=1) as queue:
+        queue.wake("failed")
+        await settle()
+        looks.gate = asyncio.Event()
+        queue.wake("busy")
+        await settle()
+        queue.wake("next")
+        now[0] = 0.2
+        assert dict(queue.places()) == {
+            "busy": Place(KeyState.RUNNING, 0.2, 0),
+            "next": Place(KeyState.WAITING, 0.2, 0),
+            "failed": Place(KeyState.LATER, 0.3, 1),
+        }
+
+
+async def test_a_drain_ends_what_runs_and_begins_nothing() -> None:
+    looks = Looks()
+    looks.gate = asyncio.Event()
+    async with running(looks, workers=2) as queue:
+        queue.wake("a")
+        await settle()
+        draining = asyncio.create_task(queue.drain(60))
+        queue.wake("b")
+        await settle()
+        assert not draining.done()
+        looks.gate.set()
+        await draining
+        await settle()
+        assert looks.keys == ["a"]
+        assert [key for key, _ in queue.places()] == ["b"]
+
+
+async def test_a_drain_waits_no_longer_than_it_is_told() -> None:
+    looks = Looks()
+    looks.gate = asyncio.Event()
+    async with running(looks) as queue:
+        queue.wake("a")
+        await settle()
+        await queue.drain(0)
+        assert looks.at_once == 1
+
+
+async def test_workers_can_begin_again_and_nothing_of_before_is_due() -> None:
+    looks, sleeps = Looks(15.0), Sleeps()
+    queue: WorkQueue[str] = WorkQueue(looks, [], lambda: 0.0, sleeps, lambda: 0.5)
+    for _ in range(2):
+        queue.wake("a")
+        task = asyncio.create_task(queue.run(1))
+        await settle()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await settle()
+        assert (sleeps.pending, dict(queue.places())) == (0, {})
+    assert looks.keys == ["a", "a"]

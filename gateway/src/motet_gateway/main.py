@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from motet_gateway.bodies import BodyBudget
 from motet_gateway.dispatch import Dispatcher
 from motet_gateway.errors import SourceError
 from motet_gateway.file_source import FileSource, read_table
+from motet_gateway.logs import FORMATS, configure_logging
 from motet_gateway.metrics import Metrics, QueueCollector
 from motet_gateway.pods import HttpReportFetcher, make_session
 from motet_gateway.proxy import Proxy
@@ -30,7 +30,7 @@ MIB = 1 << 20
 def main() -> None:
     """The console script."""
     arguments = parse_arguments(sys.argv[1:])
-    logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(arguments.log_level, arguments.log_format)
     try:
         asyncio.run(run(arguments))
     except SourceError as error:
@@ -63,6 +63,7 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
         "--finish", type=float, default=45.0, metavar="SECONDS", help="after that: how long requests may take to end"
     )
     command.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    command.add_argument("--log-format", default="json", choices=FORMATS)
     arguments = parser.parse_args(words)
     if arguments.table and (arguments.kubeconfig or arguments.namespace):
         parser.error("--table is for running without Kubernetes: leave out --kubeconfig and --namespace")

@@ -21,3 +21,7 @@ class AppliedMemory:
     def forget(self, key: ModelKey) -> None:
         """The ModelDeployment is gone."""
         self._last.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Another process may have written in between."""
+        self._last.clear()

@@ -1,7 +1,9 @@
 """A thin client of the API server: objects are dictionaries, writes are server-side apply, every call has a timeout."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -9,32 +11,77 @@ import aiohttp
 from kubernetes.aio import client
 
 from motet_api.names import FIELD_MANAGER
-from motet_operator.errors import ConflictError, NotFoundError, OperatorError, RefusedError, UnavailableError
+from motet_operator.errors import (
+    ConflictError,
+    NotFoundError,
+    NotLeadingError,
+    OperatorError,
+    RefusedError,
+    UnavailableError,
+)
 from motet_operator.keys import RESOURCES, Kind
 
 TIMEOUT_SECONDS: Final = 15.0
 PAGE: Final = 500
+TURNED_AWAY_AGAIN: Final = 2
+"""How often a call is made again that was answered 429 with a time; after that, the pass is."""
+LONGEST_PAUSE_SECONDS: Final = 30.0
 _REFUSALS: Final = frozenset({400, 403, 405, 413, 415, 422})
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 Manifest = Mapping[str, Any]
 
 
-class CallCounter(Protocol):
-    """Counts calls of the API server."""
+class CallObserver(Protocol):
+    """Is told of calls of the API server."""
 
-    def api_called(self, verb: str, code: int) -> None:
-        """`code` is the HTTP status, 0 if there was no answer."""
+    def api_called(self, verb: str, resource: str, code: int, seconds: float) -> None:
+        """`code` is the HTTP status, 0 if there was no answer; `resource` as a role names it: `pods/status`."""
         ...
+
+    def api_waited(self, seconds: float) -> None:
+        """A call waited for its turn."""
+        ...
+
+
+class Turns(Protocol):
+    """Says when a call may be made."""
+
+    async def take(self) -> float:
+        """Wait for one's turn; returns the seconds waited."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """No call for so long: the API server asked for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: int
+    text: bytes
+    retry_after: float | None
 
 
 class Cluster:
     """The API server, seen from `namespaces`, or from everywhere if there are none."""
 
-    def __init__(self, api: client.ApiClient, counter: CallCounter, namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        observer: CallObserver,
+        namespaces: Sequence[str] = (),
+        turns: Turns | None = None,
+        may_write: Callable[[], bool] = lambda: True,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        """Without `turns`, calls do not wait. `may_write` is asked at the last moment before each write."""
         self._api = api
-        self._counter = counter
+        self._observer = observer
         self._scopes: Sequence[str | None] = list(namespaces) or [None]
+        self._turns = turns
+        self._may_write = may_write
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
         """One object. Raises: NotFoundError, UnavailableError, RefusedError."""
@@ -84,6 +131,13 @@ class Cluster:
         """Post to a path and return the answer. Raises: UnavailableError, RefusedError."""
         return await self._call("create", "POST", path, body=body)
 
+    async def replace(self, path: str, body: Manifest) -> dict[str, Any]:
+        """Put a whole object in the place of the version that it names; returns it.
+
+        Raises: ConflictError, NotFoundError, UnavailableError, RefusedError.
+        """
+        return await self._call("update", "PUT", path, body=body)
+
     async def read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What is at a path. Raises: NotFoundError, UnavailableError, RefusedError."""
         return await self._call("get", "GET", path, query)
@@ -101,15 +155,36 @@ class Cluster:
         headers: Mapping[str, str] | None = None,
         body: Manifest | None = None,
     ) -> dict[str, Any]:
+        for _ in range(1 + TURNED_AWAY_AGAIN):
+            answer = await self._once(verb, method, path, query, headers, body)
+            if answer.code != 429 or answer.retry_after is None or self._turns is None:
+                break
+            self._turns.pause(min(answer.retry_after, LONGEST_PAUSE_SECONDS))
+        if answer.code >= 400:
+            raise _error(answer.code, f"{method} {path}", answer.text)
+        found: dict[str, Any] = json.loads(answer.text)
+        return found
+
+    async def _once(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: Manifest | None,
+    ) -> _Answer:
+        if self._turns is not None:
+            self._observer.api_waited(await self._turns.take())
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"{method} {path}: not sent, because this replica leads no more")
+        resource, began = resource_of(path), time.perf_counter()
         try:
-            code, text = await self._request(method, path, query, headers, body)
+            answer = await self._request(method, path, query, headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._counter.api_called(verb, 0)
+            self._observer.api_called(verb, resource, 0, time.perf_counter() - began)
             raise UnavailableError(f"{method} {path}: {error or repr(error)}") from error
-        self._counter.api_called(verb, code)
-        if code >= 400:
-            raise _error(code, f"{method} {path}", text)
-        answer: dict[str, Any] = json.loads(text)
+        self._observer.api_called(verb, resource, answer.code, time.perf_counter() - began)
         return answer
 
     async def _request(
@@ -119,15 +194,28 @@ class Cluster:
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         body: Manifest | None,
-    ) -> tuple[int, bytes]:
+    ) -> _Answer:
         # Not by `param_serialize`, which walks through the body to make plain what is plain already.
         sent = {"Accept": "application/json", **(headers or {})}
         await self._api.update_params_for_auth(sent, None, ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        within = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        answer = await self._api.call_api(method, url, sent, body, _request_timeout=within)
+        answer = await self._api.call_api(method, url, sent, body, _request_timeout=self._timeout)
         async with answer.response as response:
-            return response.status, await response.read()
+            return _Answer(response.status, await response.read(), _seconds(response.headers.get("Retry-After")))
+
+
+def resource_of(path: str) -> str:
+    """The resource that a path is about, as a role names it: `loraadapters/status`. Empty for other paths."""
+    parts = path.strip("/").split("/")
+    below = parts[2:] if parts[0] == "api" else parts[3:] if parts[0] == "apis" else []
+    if below[:1] == ["namespaces"] and len(below) > 2:
+        below = below[2:]
+    return "/".join(part for part in (*below[:1], *below[2:3]))
+
+
+def _seconds(text: str | None) -> float | None:
+    """A Retry-After in seconds; its other form, a date, would need the server's clock."""
+    return float(text) if text is not None and text.isdecimal() else None
 
 
 def _error(code: int, call: str, text: bytes) -> OperatorError:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 from kubernetes.aio import client, config
 
@@ -23,13 +24,13 @@ async def connect(kubeconfig: Path | None) -> Any:
     return settings
 
 
-def kopf_login(settings: Any) -> kopf.ConnectionInfo:
+def kopf_login(settings: Any, tracing: aiohttp.TraceConfig) -> kopf.AiohttpSession:
     """The same connection for kopf. By address and not by name: not every cluster has DNS for its API server."""
     if settings.refresh_api_key_hook is not None:
         # A service account's token is a file that kubelet renews: kopf asks again when the old one is refused.
         settings.refresh_api_key_hook(settings)
     scheme, _, token = settings.api_key.get("BearerToken", "").rpartition(" ")
-    return kopf.ConnectionInfo(
+    info = kopf.ConnectionInfo(
         server=settings.host,
         ca_path=settings.ssl_ca_cert,
         insecure=not settings.verify_ssl,
@@ -38,3 +39,9 @@ def kopf_login(settings: Any) -> kopf.ConnectionInfo:
         scheme=scheme or None,
         token=token or None,
     )
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        trace_configs=[tracing],
+    )
+    return kopf.AiohttpSession(server=settings.host, aiohttp_session=session)

@@ -3,6 +3,7 @@
 OperatorError
 +-- UnavailableError     the API server or a pod did not answer, or was busy: try the whole pass again later
 |   +-- ConflictError    the object is another one by now (409): look again, then decide anew
+|   +-- NotLeadingError  another replica may be at work: nothing was sent
 +-- RefusedError         the API server understood and said no (400, 403, 422): report it, nothing heals it by itself
 +-- NotFoundError        the object is not there (404)
 +-- SilentPodError       a runtime pod did not answer as agreed: what it holds is unknown
@@ -20,6 +21,10 @@ class UnavailableError(OperatorError):
 
 class ConflictError(UnavailableError):
     """Somebody was faster."""
+
+
+class NotLeadingError(UnavailableError):
+    """This replica must not act."""
 
 
 class RefusedError(OperatorError):

@@ -81,6 +81,10 @@ class Index:
         found = self._by_model.get(key, {}).get(kind, {})
         return {name: entry.view for name, entry in sorted(found.items()) if entry.view is not None}
 
+    def views(self, kind: Kind) -> list[View]:
+        """All views of a kind."""
+        return [entry.view for entry in list(self._entries[kind].values()) if entry.view is not None]
+
     def _drop(self, kind: Kind, name: ObjectName) -> set[ModelKey]:
         entry = self._entries[kind].pop(name, None)
         if entry is None:

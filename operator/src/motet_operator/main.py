@@ -1,19 +1,15 @@
 """`motet-operator`: reads the command line and starts the program that it names."""
 
 import asyncio
-import logging
 
 from motet_operator.command_line import make_parser
+from motet_operator.json_logs import configure_logging
 
 
 def main(words: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = make_parser().parse_args(words)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    # kopf logs every event that it hands over.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    configure_logging(options.log_level, options.log_format)
     # Each program is imported only where it runs: none pays for the libraries of another.
     match options.command:
         case "run":

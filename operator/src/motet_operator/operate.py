@@ -5,7 +5,9 @@ import asyncio
 import logging
 import random
 import signal
+import socket
 import time
+import uuid
 from datetime import UTC, datetime
 
 import aiohttp
@@ -15,15 +17,21 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from motet_operator.act import Actor
 from motet_operator.applied import AppliedMemory
 from motet_operator.cluster import Cluster
+from motet_operator.condition_metrics import ConditionCollector
 from motet_operator.connection import connect
+from motet_operator.debug_page import make_debug_page
+from motet_operator.election import Alone, Election, Leadership
 from motet_operator.errors import OperatorError
 from motet_operator.index import Index
 from motet_operator.installation_options import installation_of
-from motet_operator.keys import ModelKey
+from motet_operator.journal import Journal
+from motet_operator.keys import RESOURCES, Kind, ModelKey
+from motet_operator.lease import LeaseName
 from motet_operator.metrics import Metrics
 from motet_operator.observe import Observer
 from motet_operator.probes import make_metrics_page, make_probes, serving
 from motet_operator.queue import WorkQueue
+from motet_operator.rate import RateLimit
 from motet_operator.reconciler import Reconciler
 from motet_operator.report import Reporter
 from motet_operator.resync import Resync
@@ -34,6 +42,9 @@ from motet_operator.wiring import watch
 log = logging.getLogger(__name__)
 
 WORKERS = 16
+DRAIN_SECONDS = 10.0
+LEASE_CALL_SECONDS = 3.0
+BY_RESOURCE = {resource.plural: kind for kind, resource in RESOURCES.items()}
 _PRIME_AGAIN_SECONDS = 2.0
 
 
@@ -46,47 +57,104 @@ async def operate(options: argparse.Namespace) -> None:
     installation = installation_of(options)
     connection = await connect(options.kubeconfig)
     async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
-        cluster = Cluster(api, metrics, options.namespace)
-        index, applied = Index(), AppliedMemory()
-        runtime = RuntimeClient(session, metrics)
+        leadership = make_leadership(options.lease, api, metrics)
+        turns = RateLimit(options.api_qps, options.api_burst, time.monotonic, asyncio.sleep)
+        cluster = Cluster(api, metrics, options.namespace, turns, leadership.leads)
+        index, applied, journal = Index(), AppliedMemory(), Journal(now)
+        runtime = RuntimeClient(session, metrics, may_act=leadership.leads)
         store = StoreClient(session, installation.store) if installation.store else None
         reconciler = Reconciler(
             Observer(index, cluster, runtime, applied, installation, store),
             Actor(cluster, runtime, index, applied),
             Reporter(cluster, index),
             installation,
-            lambda: datetime.now(UTC),
+            now,
+            journal,
         )
         # The jitter spreads load and keeps no secret.
         queue: WorkQueue[ModelKey] = WorkQueue(
-            reconciler.reconcile, metrics, time.monotonic, asyncio.sleep, random.random
+            reconciler.reconcile, (metrics, journal), time.monotonic, asyncio.sleep, random.random, log_fields
         )
-        metrics.measure_depth(lambda: queue.depth)
-        resync = Resync(cluster, index, queue.wake, asyncio.sleep)
+        resync = Resync(cluster, index, queue.wake, asyncio.sleep, random.random)
+        metrics.measure_queue(lambda: queue.depth, queue.longest_wait_seconds)
+        metrics.measure_leadership(leadership.leads)
+        registry.register(ConditionCollector(index, leadership.leads, options.condition_metrics_limit))
+
+        async def work() -> None:
+            # Another replica may have written since this one last did, and a pass may have been cut off.
+            applied.forget_all()
+            resync.wake_all()
+            await queue.run(WORKERS)
+
+        def requested(verb: str, resource: str) -> None:
+            metrics.watch_requested(verb, resource)
+            if verb == "list" and resource in BY_RESOURCE:
+                resync.relisted(BY_RESOURCE[resource])
+
         started = asyncio.Event()
-        probes = make_probes(queue.longest_pass_seconds, started.is_set)
         async with (
-            serving(probes, options.health_port),
+            serving(make_probes(queue.longest_pass_seconds, started.is_set), options.health_port),
             serving(make_metrics_page(registry), options.metrics_port),
+            serving(
+                make_debug_page(index, queue, journal, leadership.leads, now), options.admin_port, options.admin_host
+            ),
         ):
             await prime(resync)
             async with asyncio.TaskGroup() as group:
-                background = [
-                    group.create_task(queue.run(WORKERS)),
-                    group.create_task(resync.run(options.resync_seconds)),
-                ]
-                watching = group.create_task(watch(connection, index, queue.wake, options.namespace, started))
-                group.create_task(stop_on_signal(watching, started))
-                await asyncio.wait([watching])
+                background = [group.create_task(resync.run(options.resync_seconds))]
+                watching = group.create_task(
+                    watch(connection, index, queue.wake, options.namespace, started, requested)
+                )
+                # A candidate from the moment on at which it could begin at once.
+                await first_of(watching, started)
+                background.append(group.create_task(leadership.run(work)))
+                stop = stop_requested()
+                await first_of(watching, stop)
+                # Passes under way end, the Lease is given back, and then the watches end.
+                await queue.drain(DRAIN_SECONDS)
                 for task in background:
                     task.cancel()
+                await asyncio.wait(background)
+                watching.cancel()
 
 
-async def stop_on_signal(watching: asyncio.Task[None], started: asyncio.Event) -> None:
-    """Take signals over from kopf, which at its end would wait for tasks that are ours and go on for ever."""
-    await started.wait()
+def make_leadership(lease: LeaseName | None, api: client.ApiClient, metrics: Metrics) -> Leadership:
+    """By the Lease, or without one. Its calls wait for no turn, and hang for less long than it can be kept."""
+    if lease is None:
+        return Alone()
+    me = f"{socket.gethostname()}_{uuid.uuid4()}"
+    store = Cluster(api, metrics, timeout_seconds=LEASE_CALL_SECONDS)
+    return Election(store, lease, me, steady_clock, now, asyncio.sleep)
+
+
+def steady_clock() -> float:
+    """Seconds that nobody sets, and that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def now() -> datetime:
+    """The time of day."""
+    return datetime.now(UTC)
+
+
+def log_fields(key: ModelKey) -> dict[str, str]:
+    """What the lines of a pass say that they are about."""
+    return {"kind": Kind.MODEL_DEPLOYMENT, "namespace": key.namespace, "name": key.name}
+
+
+def stop_requested() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. They are taken from kopf, which at its end would wait for tasks that are ours."""
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def first_of(watching: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Wait for the event, or for the watches to end, which they do at an error only."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 async def prime(resync: Resync) -> None:

@@ -1,17 +1,25 @@
 """One pass over one key: observe, decide, act, report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from motet_operator.act import Actor
-from motet_operator.decide import decide
+from motet_operator.decide import Action, decide
 from motet_operator.installation import Installation
 from motet_operator.keys import ModelKey
 from motet_operator.observe import Observer
 from motet_operator.report import Reporter
 
 _REFUSED_AGAIN_SECONDS: Final = 30.0
+
+
+class DecisionJournal(Protocol):
+    """Takes down what was decided."""
+
+    def decided(self, key: ModelKey, actions: Sequence[Action]) -> None:
+        """A decision was made."""
+        ...
 
 
 class Reconciler:
@@ -24,12 +32,14 @@ class Reconciler:
         reporter: Reporter,
         installation: Installation,
         now: Callable[[], datetime],
+        journal: DecisionJournal | None = None,
     ) -> None:
         self._observer = observer
         self._actor = actor
         self._reporter = reporter
         self._installation = installation
         self._now = now
+        self._journal = journal
 
     async def reconcile(self, key: ModelKey) -> float | None:
         """One pass; returns the seconds after which to look again. Raises: OperatorError, to be tried again."""
@@ -38,6 +48,8 @@ class Reconciler:
         # 2. Decide: a pure function of the snapshot and the time.
         now = self._now()
         decision = decide(snapshot, now, self._installation)
+        if self._journal is not None:
+            self._journal.decided(key, decision.actions)
         # 3. Act: pods are told, children applied.
         refused = await self._actor.act(key, decision.actions)
         look_again = decision.look_again

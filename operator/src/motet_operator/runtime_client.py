@@ -1,5 +1,6 @@
 """Talks to one runtime pod on its admin port: what do you hold, and this is what you must hold."""
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import aiohttp
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from motet_api.names import ADAPTERS_PATH, ADMIN_PORT
 from motet_api.wire import AdaptersReport, DesiredAdapters
-from motet_operator.errors import SilentPodError
+from motet_operator.errors import NotLeadingError, SilentPodError
 
 TIMEOUT_SECONDS: Final = 2.0
 
@@ -23,7 +24,15 @@ class CallCounter(Protocol):
 class RuntimeClient:
     """Every call ends within two seconds, one way or the other."""
 
-    def __init__(self, session: aiohttp.ClientSession, counter: CallCounter, admin_port: int = ADMIN_PORT) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        counter: CallCounter,
+        admin_port: int = ADMIN_PORT,
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may_act` is asked at the last moment before a pod is told anything."""
+        self._may_act = may_act
         self._session = session
         self._counter = counter
         self._port = admin_port
@@ -33,7 +42,12 @@ class RuntimeClient:
         return await self._call("GET", ip, None)
 
     async def tell(self, ip: str, document: DesiredAdapters) -> AdaptersReport:
-        """Give the pod the whole set that it must hold; returns what it holds now. Raises: SilentPodError."""
+        """Give the pod the whole set that it must hold; returns what it holds now.
+
+        Raises: SilentPodError, NotLeadingError.
+        """
+        if not self._may_act():
+            raise NotLeadingError(f"{ip}: not told, because this replica leads no more")
         return await self._call("PUT", ip, document)
 
     async def _call(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:

@@ -5,14 +5,19 @@ switched off. See docs/adr/0002-kopf-wakes-keys.md.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+import aiohttp
 import kopf
 
+from motet_operator.cluster import resource_of
 from motet_operator.connection import kopf_login
 from motet_operator.index import Index
 from motet_operator.keys import RESOURCES, Kind, ModelKey
+
+_LOGIN_AGAIN_SECONDS: Final = 1.0
 
 
 class NoDiffs(kopf.DiffBaseStorage):
@@ -55,10 +60,15 @@ async def watch(
     wake: Callable[[ModelKey], None],
     namespaces: Sequence[str],
     started: asyncio.Event,
+    requested: Callable[[str, str], None],
 ) -> None:
-    """Watch until SIGTERM or SIGINT. `connection` is the client's configuration; `started` is set once kopf runs."""
+    """Watch until SIGTERM or SIGINT. `connection` is the client's configuration; `started` is set once kopf runs.
+
+    `requested` is told of each request that was answered: `list` or `watch`, and the resource. kopf goes on with a
+    watch by itself, and lists anew where its place is lost (410).
+    """
     registry = kopf.OperatorRegistry()
-    _register_login(registry, connection)
+    _register_login(registry, connection, _tracing(requested))
     for kind in Kind:
         _register(registry, kind, index, wake)
     settings = kopf.OperatorSettings()
@@ -80,10 +90,28 @@ async def watch(
     )
 
 
-def _register_login(registry: kopf.OperatorRegistry, connection: Any) -> None:
+def _register_login(registry: kopf.OperatorRegistry, connection: Any, tracing: aiohttp.TraceConfig) -> None:
+    logins = itertools.count()
+
     @kopf.on.login(registry=registry)
-    def login(**_: Any) -> kopf.ConnectionInfo:
-        return kopf_login(connection)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        # Called again at once after a 401, which a token that kubelet has not renewed yet would earn again.
+        if next(logins):
+            await asyncio.sleep(_LOGIN_AGAIN_SECONDS)
+        # kopf closes the session when it asks for the next one, and at its end.
+        return kopf_login(connection, tracing)
+
+
+def _tracing(requested: Callable[[str, str], None]) -> aiohttp.TraceConfig:
+    tracing = aiohttp.TraceConfig()
+
+    async def ended(_: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
+        resource = resource_of(request.url.path)
+        if resource:
+            requested("watch" if "watch" in request.url.query else "list", resource)
+
+    tracing.on_request_end.append(ended)
+    return tracing
 
 
 def _register(registry: kopf.OperatorRegistry, kind: Kind, index: Index, wake: Callable[[ModelKey], None]) -> None:

@@ -1,29 +1,9 @@
-"""Logs as JSON, one object a line, with whatever a caller put into `extra`."""
+"""Where the log goes, and in which form."""
 
-import json
 import logging
 import sys
-from datetime import UTC, datetime
-from typing import Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class JsonFormatter(logging.Formatter):
-    """One log record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+from motet_api.json_log import JsonFormatter
 
 
 def configure_logging(level: str) -> None:
