@@ -29,11 +29,11 @@ images: ## The three images for local clusters (the runtime's environment once, 
 
 .PHONY: unit
 unit: binaries ## Unit tests: seconds, no cluster
-	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not process and not slow" tests
+	$(PYTHON) -m pytest -q -m "not localkube and not e2e and not process and not slow and not vllm" tests
 
 .PHONY: process
 process: ## Tests of our programs as processes, and on the real 135M model; no cluster
-	$(PYTHON) -m pytest -q -m "(process or slow) and not localkube and not e2e" tests
+	$(PYTHON) -m pytest -q -m "(process or slow) and not localkube and not e2e and not vllm" tests
 
 .PHONY: localkube
 localkube: binaries ## Tests of the development cluster itself
@@ -42,6 +42,10 @@ localkube: binaries ## Tests of the development cluster itself
 .PHONY: e2e
 e2e: binaries images ## The whole product on a real Kubernetes
 	$(PYTHON) -m pytest -q -m e2e tests
+
+.PHONY: e2e-vllm
+e2e-vllm: ## The agent beside a real vLLM, on the CPU (minutes; the first run installs 1.7 GB)
+	$(PYTHON) -m pytest -q -m vllm tests
 
 .PHONY: check
 check: ## Lint, types, import contracts, generated files up to date

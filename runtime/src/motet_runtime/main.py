@@ -77,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         return 0
     configure_logging(options.log_level)
+    if options.command == "agent":
+        from motet_runtime.agent.main import run_agent
+
+        return asyncio.run(run_agent(options))
     return asyncio.run(serve(settings_of(options), _process_start()))
 
 

@@ -97,6 +97,22 @@ def _parser() -> _Parser:
     add("--drain-grace-seconds", type=_number(0.0), default=5.0, help="serve on after SIGTERM for this long")
     add("--drain-timeout-seconds", type=_number(0.0), default=60.0, help="then wait this long for requests in flight")
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    agent = commands.add_parser(
+        "agent",
+        help="beside vLLM: keep its adapters as the operator wants them",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = agent.add_argument
+    add("--engine-url", default="http://127.0.0.1:8000", help="vLLM's OpenAI server, as the agent reaches it")
+    add("--model-name", required=True, help="name of the ModelDeployment")
+    add("--host", default="0.0.0.0")  # noqa: S104 - a pod's only purpose is to be reached
+    add("--admin-port", type=_whole(1, 65535), default=ADMIN_PORT)
+    add("--claim-root", type=Path, default=Path(CLAIM_MOUNT_ROOT), help="where claims are mounted")
+    add("--max-batch-size", type=_whole(1), default=32, help="requests that the engine runs at once")
+    add("--max-rank", type=_whole(1), default=64, help="adapters of a higher rank are refused")
+    add("--adapter-cache", type=Path, default=_cache_folder() / "adapters", help="folder that the engine sees too")
+    add("--drain-grace-seconds", type=_number(0.0), default=5.0, help="say so for this long after SIGTERM, then end")
+    add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     digest = commands.add_parser("digest", help="print the content digest of an adapter's folder")
     digest.add_argument("folder", type=Path)
     return parser

@@ -38,25 +38,27 @@ def folder_digest(folder: Path) -> Digest:
     Raises:
         AdapterError: a file is missing.
     """
-    _check_files(folder)
+    check_files(folder)
     return manifest_digest({name: _sha256(folder / name) for name in ADAPTER_FILES})
 
 
-def verify(folder: Path, wanted: Digest | None, base: LinearShapes, *, hidden: int, max_rank: int) -> VerifiedAdapter:
+def verify(
+    folder: Path, wanted: Digest | None, base: LinearShapes | None, *, hidden: int | None, max_rank: int
+) -> VerifiedAdapter:
     """Read an adapter and check everything that can be checked without torch.
 
     Args:
         folder: the adapter's files, as PEFT writes them.
         wanted: the digest that they must have, if one is demanded.
-        base: the linear modules that an adapter may change.
-        hidden: width of the base's hidden state, which a classification head must have too.
+        base: the linear modules that an adapter may change; None where only the engine knows them.
+        hidden: width of the base's hidden state, which a classification head must have too; None likewise.
         max_rank: largest rank that is served.
 
     Raises:
         AdapterError: with the first thing that is wrong, cheapest checks first but the digest before any parsing.
         OSError: a file cannot be read.
     """
-    _check_files(folder)
+    check_files(folder)
     text = _read(folder / ADAPTER_CONFIG_FILE, MAX_CONFIG_BYTES, AdapterReason.INVALID_CONFIG)
     data = _read(folder / ADAPTER_WEIGHTS_FILE, _MAX_WEIGHTS_BYTES, AdapterReason.UNSUPPORTED)
     digest = manifest_digest(
@@ -86,7 +88,12 @@ def _read(path: Path, limit: int, reason: AdapterReason) -> memoryview:
     return data[:filled]
 
 
-def _check_files(folder: Path) -> None:
+def check_files(folder: Path) -> None:
+    """Whether an adapter's files are there, and in the folder.
+
+    Raises:
+        AdapterError: a file is missing, is a link that leads out, or only a pickle is there.
+    """
     if not folder.is_dir():
         raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{folder} does not exist or is not a folder")
     for name in ADAPTER_FILES:

@@ -7,7 +7,7 @@ last document only, not on how it was arrived at.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -75,6 +75,14 @@ class Residency:
         """Take in a document: the whole set, every time."""
         self._desired = {adapter.id: adapter for adapter in document.adapters}
         self._mark()
+        self._wake.set()
+
+    def lost(self, adapters: Iterable[AdapterId]) -> None:
+        """Take in that adapters that were resident are not any more: they are loaded again."""
+        for adapter in adapters:
+            entry = self._entries.get(adapter)
+            if entry is not None and entry.reason is AdapterReason.RESIDENT:
+                entry.reason, entry.due = AdapterReason.LOADING, self._clock()
         self._wake.set()
 
     def settled(self) -> bool:

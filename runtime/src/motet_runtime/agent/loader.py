@@ -1,0 +1,115 @@
+"""Brings adapters into the engine: files into a folder named by their digest, which the engine then loads.
+
+Invariant: an adapter's folder is named by its content digest and complete before the engine hears of it, so what the
+engine says it has (name and folder) says which bytes it has. A name that it holds from another folder is other bytes,
+and leaves before the right ones are loaded; "already loaded" is never taken for success.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from motet_api.artifact.adapter import Artifact
+from motet_api.identity import ADAPTER_FILES, AdapterId, Digest
+from motet_api.reasons import AdapterReason
+from motet_api.wire import DesiredAdapter
+from motet_runtime.adapters.artifact import check_files, verify
+from motet_runtime.adapters.sources import opened
+from motet_runtime.agent.engine_client import EngineRefusedError, EngineSilentError
+from motet_runtime.errors import AdapterError
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """The engine's adapters."""
+
+    async def adapters(self) -> dict[AdapterId, str]:
+        """The folder of each. Raises: EngineSilentError."""
+        ...
+
+    async def load(self, adapter: AdapterId, folder: str) -> None:
+        """Load one. Raises: EngineRefusedError, EngineSilentError."""
+        ...
+
+    async def unload(self, adapter: AdapterId) -> None:
+        """Unload one. Raises: EngineRefusedError, EngineSilentError."""
+        ...
+
+
+class EngineLoader:
+    """The residency's loader. `cache` is a folder that the engine sees under the same path."""
+
+    def __init__(self, engine: Engine, cache: Path, claim_root: Path, max_rank: int) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._claim_root = claim_root
+        self._max_rank = max_rank
+        self._digests: dict[AdapterId, Digest] = {}
+
+    async def load(self, desired: DesiredAdapter) -> Artifact:
+        """Fetch, verify (as far as that needs no base, which only the engine knows) and load.
+
+        Raises:
+            AdapterError: it cannot be loaded.
+        """
+        try:
+            async with opened(desired.uri, self._claim_root) as source:
+                folder, artifact = await asyncio.to_thread(self._placed, source, desired.digest)
+        except OSError as error:
+            message = f"{desired.uri} could not be read: {type(error).__name__}: {error}"
+            raise AdapterError(AdapterReason.FETCH_FAILED, message) from error
+        if artifact.invocation or artifact.head:
+            form = "an activated LoRA" if artifact.invocation else "a classification head"
+            raise AdapterError(AdapterReason.UNSUPPORTED, f"it is {form}; vLLM serves plain LoRAs only")
+        try:
+            await self._give(desired.id, str(folder))
+        except EngineSilentError as error:
+            raise AdapterError(AdapterReason.LOAD_FAILED, f"the engine did not answer: {error}") from error
+        except EngineRefusedError as error:
+            # What the engine checks beyond us is whether the adapter fits its base.
+            raise AdapterError(AdapterReason.BASE_MISMATCH, f"the engine refuses it: {error}") from error
+        self._digests[desired.id] = artifact.digest
+        return artifact
+
+    async def unload(self, adapter: AdapterId) -> None:
+        """Take it out of the engine, and its files away unless another adapter has the same."""
+        try:
+            await self._engine.unload(adapter)
+        except (EngineSilentError, EngineRefusedError) as error:
+            # Nobody is routed to it any more. If the engine lives, its name goes with its next loading or restart.
+            _log.warning("adapter was not unloaded", extra={"adapter": adapter, "detail": str(error)})
+        digest = self._digests.pop(adapter, None)
+        if digest is not None and digest not in self._digests.values():
+            await asyncio.to_thread(shutil.rmtree, self._folder(digest), ignore_errors=True)
+
+    async def _give(self, adapter: AdapterId, folder: str) -> None:
+        held = (await self._engine.adapters()).get(adapter)
+        if held == folder:
+            return
+        if held is not None:
+            await self._engine.unload(adapter)
+        await self._engine.load(adapter, folder)
+
+    def _placed(self, source: Path, wanted: Digest | None) -> tuple[Path, Artifact]:
+        """The adapter in a folder of its own: what is verified is the copy that the engine will read."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".new-") as scratch:
+            copy = Path(scratch) / "adapter"
+            check_files(source)
+            copy.mkdir()
+            for name in ADAPTER_FILES:
+                shutil.copyfile(source / name, copy / name)
+            artifact = verify(copy, wanted, None, hidden=None, max_rank=self._max_rank).artifact
+            folder = self._folder(artifact.digest)
+            with contextlib.suppress(FileExistsError):
+                if not folder.exists():
+                    copy.rename(folder)
+        return folder, artifact
+
+    def _folder(self, digest: Digest) -> Path:
+        return self._cache / digest.replace(":", "-")

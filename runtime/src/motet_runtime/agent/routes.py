@@ -1,0 +1,52 @@
+"""What the agent answers on the admin port: the operator's and the gateway's routes, and the probes."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from motet_api.errors import ErrorCode
+from motet_api.names import ADAPTERS_PATH, LIVE_PATH, READY_PATH
+from motet_api.wire import DesiredAdapters
+from motet_runtime.agent.sidecar import Sidecar
+from motet_runtime.errors import RequestError
+from motet_runtime.http.answers import Json, on_crash, on_http_exception, on_request_error, parse_body
+
+
+def make_app(sidecar: Sidecar, registry: CollectorRegistry) -> Starlette:
+    """The application of the admin port."""
+
+    async def get_adapters(_: Request) -> Response:
+        return Json(sidecar.report().to_wire())
+
+    async def put_adapters(request: Request) -> Response:
+        document = await parse_body(request, DesiredAdapters)
+        ids = [adapter.id for adapter in document.adapters]
+        if len(set(ids)) < len(ids):
+            raise RequestError(ErrorCode.INVALID_REQUEST, "adapters: an id is listed twice: list each once", "adapters")
+        sidecar.want(document)
+        return Json(sidecar.report().to_wire())
+
+    async def live(_: Request) -> Response:
+        # About the agent alone: the engine has probes of its own.
+        return Json({"live": True})
+
+    async def ready(_: Request) -> Response:
+        reason = sidecar.not_ready_because()
+        return Json({"ready": reason is None, "reason": reason}, 200 if reason is None else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route(ADAPTERS_PATH, get_adapters, methods=["GET"]),
+            Route(ADAPTERS_PATH, put_adapters, methods=["PUT"]),
+            Route(LIVE_PATH, live, methods=["GET"]),
+            Route(READY_PATH, ready, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+        ],
+        exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_crash},
+    )
