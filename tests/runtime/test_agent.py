@@ -17,9 +17,11 @@ from motet_api.loraadapter import Residency as ResidencyClass
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
 from motet_runtime.adapters.residency import Residency
+from motet_runtime.agent.base_shapes import describe_base
 from motet_runtime.agent.engine_client import EngineClient
 from motet_runtime.agent.loader import EngineLoader
 from motet_runtime.agent.sidecar import Sidecar
+from motet_runtime.errors import ModelError
 from motet_runtime.lifecycle import Lifecycle
 from tests.models import make_adapter, make_classifier, make_tiny_llama
 
@@ -111,9 +113,10 @@ async def agent(folder: Path, engine: FakeVllm) -> AsyncIterator[Agent]:
     async with TestServer(engine.app()) as server, aiohttp.ClientSession() as session:
         client = EngineClient(session, str(server.make_url("")))
         loop = asyncio.get_running_loop()
-        loader = EngineLoader(client, folder / "cache", folder / "claims", max_rank=8)
+        base = describe_base(folder / "base", "tiny")
+        loader = EngineLoader(client, base, folder / "cache", folder / "claims", max_rank=8)
         residency = Residency(loader, loop.time)
-        sidecar = Sidecar("tiny", 16, client, residency, Lifecycle(loop.time))
+        sidecar = Sidecar("tiny", base, 16, client, residency, Lifecycle(loop.time))
         running = asyncio.create_task(residency.run())
         try:
             yield Agent(sidecar, engine, folder)
@@ -129,6 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_adapter(folder / "two", base, seed=2)
     make_adapter(folder / "wide", base, rank=16)
     make_classifier(folder / "head", base)
+    make_adapter(folder / "other", make_tiny_llama(folder / "other-base", hidden=128))
     return folder
 
 
@@ -147,11 +151,12 @@ async def test_adapters_are_loaded_under_their_digest_and_unloaded(folder: Path)
 
 async def test_a_bad_adapter_fails_alone_and_says_why(folder: Path) -> None:
     async with agent(folder, FakeVllm()) as one:
-        one.want(wide_v1="wide", head_v1="head", gone_v1="nowhere", good_v1="one")
+        one.want(wide_v1="wide", head_v1="head", gone_v1="nowhere", other_v1="other", good_v1="one")
         await one.until(
             wide_v1=AdapterReason.RANK_TOO_LARGE,
             head_v1=AdapterReason.UNSUPPORTED,
             gone_v1=AdapterReason.SOURCE_NOT_FOUND,
+            other_v1=AdapterReason.BASE_MISMATCH,
             good_v1=AdapterReason.RESIDENT,
         )
         assert one.engine.loads == ["good@v1"]
@@ -211,3 +216,11 @@ async def test_on_demand_is_loaded_at_once_because_requests_do_not_pass_the_agen
     async with agent(folder, FakeVllm()) as one:
         one.want(ResidencyClass.ON_DEMAND, a_v1="one")
         await one.until(a_v1=AdapterReason.RESIDENT)
+
+
+def test_the_base_is_described_from_its_files(folder: Path, tmp_path: Path) -> None:
+    described = describe_base(folder / "base", "tiny")
+    assert (described.hidden_size, described.dtype_bytes, len(described.modules)) == (64, 4, 14)
+    assert described.modules["model.layers.1.mlp.down_proj"] == (64, 128)
+    with pytest.raises(ModelError, match="cannot be read"):
+        describe_base(tmp_path, "tiny")

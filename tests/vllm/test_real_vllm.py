@@ -133,7 +133,18 @@ def agent(engine: Vllm, cache: Path) -> Iterator[Agent]:
     """An agent beside the engine, as the operator starts it."""
     port = free_port()
     command = [sys.executable, "-m", "motet_runtime", "agent", "--engine-url", f"http://127.0.0.1:{engine.port}"]
-    command += ["--model-name", "tiny", "--host", "127.0.0.1", "--admin-port", str(port), "--max-rank", "16"]
+    command += [
+        "--model",
+        f"file://{engine.model}",
+        "--model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+        "--admin-port",
+        str(port),
+        "--max-rank",
+        "16",
+    ]
     command += ["--adapter-cache", str(cache), "--drain-grace-seconds", "0"]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     try:

@@ -104,6 +104,7 @@ def _parser() -> _Parser:
     )
     add = agent.add_argument
     add("--engine-url", default="http://127.0.0.1:8000", help="vLLM's OpenAI server, as the agent reaches it")
+    add("--model", help="the base, file:///path or pvc://CLAIM/path: adapters are checked against it, vLLM does not")
     add("--model-name", required=True, help="name of the ModelDeployment")
     add("--host", default="0.0.0.0")  # noqa: S104 - a pod's only purpose is to be reached
     add("--admin-port", type=_whole(1, 65535), default=ADMIN_PORT)

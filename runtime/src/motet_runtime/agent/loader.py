@@ -16,7 +16,7 @@ from typing import Protocol
 from motet_api.artifact.adapter import Artifact
 from motet_api.identity import ADAPTER_FILES, AdapterId, Digest
 from motet_api.reasons import AdapterReason
-from motet_api.wire import DesiredAdapter
+from motet_api.wire import BaseDescription, DesiredAdapter
 from motet_runtime.adapters.artifact import check_files, verify
 from motet_runtime.adapters.sources import opened
 from motet_runtime.agent.engine_client import EngineRefusedError, EngineSilentError
@@ -42,17 +42,23 @@ class Engine(Protocol):
 
 
 class EngineLoader:
-    """The residency's loader. `cache` is a folder that the engine sees under the same path."""
+    """The residency's loader. `cache` is a folder that the engine sees under the same path.
 
-    def __init__(self, engine: Engine, cache: Path, claim_root: Path, max_rank: int) -> None:
+    `base` is None where the base's files are not to be seen: then shapes are not checked, and vLLM does not do it.
+    """
+
+    def __init__(
+        self, engine: Engine, base: BaseDescription | None, cache: Path, claim_root: Path, max_rank: int
+    ) -> None:
         self._engine = engine
+        self._base = base
         self._cache = cache
         self._claim_root = claim_root
         self._max_rank = max_rank
         self._digests: dict[AdapterId, Digest] = {}
 
     async def load(self, desired: DesiredAdapter) -> Artifact:
-        """Fetch, verify (as far as that needs no base, which only the engine knows) and load.
+        """Fetch, verify and load.
 
         Raises:
             AdapterError: it cannot be loaded.
@@ -71,7 +77,6 @@ class EngineLoader:
         except EngineSilentError as error:
             raise AdapterError(AdapterReason.LOAD_FAILED, f"the engine did not answer: {error}") from error
         except EngineRefusedError as error:
-            # What the engine checks beyond us is whether the adapter fits its base.
             raise AdapterError(AdapterReason.BASE_MISMATCH, f"the engine refuses it: {error}") from error
         self._digests[desired.id] = artifact.digest
         return artifact
@@ -104,7 +109,9 @@ class EngineLoader:
             copy.mkdir()
             for name in ADAPTER_FILES:
                 shutil.copyfile(source / name, copy / name)
-            artifact = verify(copy, wanted, None, hidden=None, max_rank=self._max_rank).artifact
+            base = self._base
+            shapes, hidden = (base.modules, base.hidden_size) if base is not None else (None, None)
+            artifact = verify(copy, wanted, shapes, hidden=hidden, max_rank=self._max_rank).artifact
             folder = self._folder(artifact.digest)
             with contextlib.suppress(FileExistsError):
                 if not folder.exists():

@@ -10,10 +10,13 @@ import aiohttp
 from prometheus_client import CollectorRegistry, Gauge
 
 from motet_runtime.adapters.residency import Residency
+from motet_runtime.adapters.sources import local_path
+from motet_runtime.agent.base_shapes import describe_base
 from motet_runtime.agent.engine_client import EngineClient
 from motet_runtime.agent.loader import EngineLoader
 from motet_runtime.agent.routes import make_app
 from motet_runtime.agent.sidecar import Sidecar
+from motet_runtime.errors import AdapterError, ModelError
 from motet_runtime.http.listeners import listening
 from motet_runtime.lifecycle import Lifecycle
 
@@ -26,12 +29,19 @@ async def run_agent(options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        base = (
+            describe_base(local_path(options.model, options.claim_root), options.model_name) if options.model else None
+        )
+    except (AdapterError, ModelError) as error:
+        _log.error("adapters cannot be checked against the base: %s", error)
+        return 1
     async with aiohttp.ClientSession() as session:
         engine = EngineClient(session, options.engine_url)
-        loader = EngineLoader(engine, options.adapter_cache, options.claim_root, options.max_rank)
+        loader = EngineLoader(engine, base, options.adapter_cache, options.claim_root, options.max_rank)
         residency = Residency(loader, time.monotonic)
         lifecycle = Lifecycle(time.monotonic)
-        sidecar = Sidecar(options.model_name, options.max_batch_size, engine, residency, lifecycle)
+        sidecar = Sidecar(options.model_name, base, options.max_batch_size, engine, residency, lifecycle)
         resident = Gauge("motet_runtime_adapters_resident", "Adapters that can be served.", registry=registry)
         resident.set_function(lambda: len(residency.resident()))
         async with listening([(make_app(sidecar, registry), options.admin_port)], options.host):

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from motet_api.errors import ErrorCode
-from motet_api.names import ADAPTERS_PATH, LIVE_PATH, READY_PATH
+from motet_api.names import ADAPTERS_PATH, BASE_PATH, LIVE_PATH, READY_PATH
 from motet_api.wire import DesiredAdapters
 from motet_runtime.agent.sidecar import Sidecar
 from motet_runtime.errors import RequestError
@@ -29,6 +29,11 @@ def make_app(sidecar: Sidecar, registry: CollectorRegistry) -> Starlette:
         sidecar.want(document)
         return Json(sidecar.report().to_wire())
 
+    async def get_base(_: Request) -> Response:
+        if sidecar.base is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "the base's files are not to be seen here: start with --model")
+        return Json(sidecar.base.to_wire())
+
     async def live(_: Request) -> Response:
         # About the agent alone: the engine has probes of its own.
         return Json({"live": True})
@@ -44,6 +49,7 @@ def make_app(sidecar: Sidecar, registry: CollectorRegistry) -> Starlette:
         routes=[
             Route(ADAPTERS_PATH, get_adapters, methods=["GET"]),
             Route(ADAPTERS_PATH, put_adapters, methods=["PUT"]),
+            Route(BASE_PATH, get_base, methods=["GET"]),
             Route(LIVE_PATH, live, methods=["GET"]),
             Route(READY_PATH, ready, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),

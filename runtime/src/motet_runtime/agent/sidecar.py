@@ -7,7 +7,7 @@ from typing import Final, NoReturn, Protocol
 
 from motet_api.identity import AdapterId
 from motet_api.loraadapter import Residency as ResidencyClass
-from motet_api.wire import AdaptersReport, DesiredAdapters
+from motet_api.wire import AdaptersReport, BaseDescription, DesiredAdapters
 from motet_runtime.adapters.residency import Residency
 from motet_runtime.agent.engine_client import EngineSilentError, Load
 from motet_runtime.lifecycle import Lifecycle
@@ -33,8 +33,15 @@ class Sidecar:
     """Used from the event loop only. `max_batch_size`: requests that the engine runs at once."""
 
     def __init__(
-        self, model_name: str, max_batch_size: int, engine: SeenEngine, residency: Residency, lifecycle: Lifecycle
+        self,
+        model_name: str,
+        base: BaseDescription | None,
+        max_batch_size: int,
+        engine: SeenEngine,
+        residency: Residency,
+        lifecycle: Lifecycle,
     ) -> None:
+        self.base = base
         self.residency = residency
         self.lifecycle = lifecycle
         self._model_name = model_name
@@ -82,6 +89,7 @@ class Sidecar:
             max_batch_size=self._max_batch_size,
             running=load.running,
             waiting=load.waiting,
+            base_digest=self.base.digest() if self.base is not None else None,
             adapters=self.residency.report(),
         )
 
