@@ -58,7 +58,9 @@ CNI_PLUGINS = GoModule("cni", tuple(f"{_CNI}/{name}" for name in ("main/ptp", "m
 PAUSE = GoModule("pause", (".",))
 HELM = GoModule("helm", ("helm.sh/helm/v3/cmd/helm",))
 KWOK = GoModule("kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
-MODULES = (KUBERNETES, CONTAINERD, CNI_PLUGINS, PAUSE, HELM, KWOK)
+REGISTRY = GoModule("registry", (".",))
+VERSITYGW = GoModule("versitygw", ("github.com/versity/versitygw/cmd/versitygw",))
+MODULES = (KUBERNETES, CONTAINERD, CNI_PLUGINS, PAUSE, HELM, KWOK, REGISTRY, VERSITYGW)
 
 
 def build(module: GoModule) -> Path:
@@ -86,6 +88,16 @@ def kubectl() -> Path:
 def helm() -> Path:
     """The helm program."""
     return build(HELM) / "helm"
+
+
+def registry() -> Path:
+    """The OCI registry of the tests: CNCF distribution."""
+    return build(REGISTRY) / REGISTRY.name
+
+
+def versitygw() -> Path:
+    """The S3 server of the tests."""
+    return build(VERSITYGW) / VERSITYGW.name
 
 
 def _build(module: GoModule, target: Path) -> None:
