@@ -10,7 +10,7 @@ from motet_api.reasons import AdapterReason
 from motet_operator.conditions import find
 from motet_operator.snapshot import PodState, Snapshot
 from motet_operator.views import Adapter
-from tests.operator.factories import DIGEST, KEY, adapter, decided, holds, model, settled, state
+from tests.operator.factories import DIGEST, KEY, NAMESPACE, adapter, decided, holds, model, settled, state
 
 R = AdapterReason
 V1, V2 = "voice@v1", "voice@v2"
@@ -20,7 +20,7 @@ HALF = {"v1": 1, "v2": 1}
 def status_of(given: Adapter, *pods: PodState) -> LoraAdapterStatus:
     decision = decided(settled(model(), (given,), pods))
     assert decision.adapter_statuses is not None
-    return decision.adapter_statuses["voice"]
+    return decision.adapter_statuses[NAMESPACE, "voice"]
 
 
 def split(status: LoraAdapterStatus) -> dict[str, int]:
@@ -220,7 +220,7 @@ def test_the_message_says_what_happens_to_the_share() -> None:
 
 def orphaned(given: Adapter) -> LoraAdapterStatus:
     statuses: Any = decided(Snapshot(KEY, None, (given,))).adapter_statuses
-    status: LoraAdapterStatus = statuses["voice"]
+    status: LoraAdapterStatus = statuses[NAMESPACE, "voice"]
     return status
 
 

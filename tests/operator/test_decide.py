@@ -26,6 +26,7 @@ from tests.operator.factories import (
     DIGEST,
     INSTALLATION,
     KEY,
+    NAMESPACE,
     NOW,
     OTHER_DIGEST,
     adapter,
@@ -352,7 +353,7 @@ def test_a_steady_decision_repeats_itself() -> None:
     again = replace(
         STEADY,
         model=replace(STEADY.model, status=first.model_status),
-        adapters=(replace(VOICE, status=first.adapter_statuses["voice"]),),
+        adapters=(replace(VOICE, status=first.adapter_statuses[NAMESPACE, "voice"]),),
     )
     later = decide(again, NOW + timedelta(hours=1), INSTALLATION)
     assert later == replace(first)
@@ -363,7 +364,7 @@ def test_a_pod_that_starts_is_told_though_others_are_ready() -> None:
     decision = decided(settled(model(replicas=2), (VOICE,), pods, PROGRESS))
     assert [verb(action) for action in decision.actions] == ["tell pod-b"]
     assert decision.adapter_statuses is not None
-    assert said(decision.adapter_statuses["voice"].conditions, "Ready") == ("True", "Ready")
+    assert said(decision.adapter_statuses[NAMESPACE, "voice"].conditions, "Ready") == ("True", "Ready")
 
 
 def test_memory_of_an_autoscaler_that_was_removed_does_no_harm() -> None:

@@ -29,9 +29,11 @@ class ConditionType(StrEnum):
     VERIFIED = "Verified"
     """A version: its files are whole, safe and well formed."""
     COMPATIBLE = "Compatible"
-    """A version: it fits the base, the largest rank and the pods' memory."""
+    """A version: it fits the base and the largest rank."""
     RESIDENT = "Resident"
     """A version: resident on every pod that must hold it."""
+    RETIRING = "Retiring"
+    """A version that has left spec: no split leads to it any more, and it goes once its last requests are answered."""
 
 
 class AdapterReason(StrEnum):
@@ -127,7 +129,7 @@ class Reason(StrEnum):
     VERIFIED = "Verified"
     """Every check of the files holds."""
     COMPATIBLE = "Compatible"
-    """It fits the base and the pods."""
+    """It fits the base."""
     FETCHING = "Fetching"
     """The store resolves, fetches or verifies it; the message says how far it is."""
     BASE_UNKNOWN = "BaseUnknown"

@@ -1,33 +1,59 @@
 """The status of one LoraAdapter. Pure; the only author of its conditions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from motet_api.loraadapter import AdapterSummary, LoraAdapterSpec, LoraAdapterStatus, VersionStatus
+from motet_api.loraadapter import AdapterSummary, LoraAdapterStatus, VersionStatus
 from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import ConditionType, Reason
-from motet_operator.conditions import Stamp, Verdict, no, unknown, yes
+from motet_api.store import ArtifactReport
+from motet_operator.conditions import Stamp, Verdict, find, kstatus, no, unknown, yes
 from motet_operator.residency import Standing
+from motet_operator.retiring import Answers, retirement
 from motet_operator.traffic import Split, effective_split, summary
+from motet_operator.version_conditions import Store, Witnesses, compatible, digest_of, resident, resolved, verified
+from motet_operator.versions import Version, versions_of
 from motet_operator.views import Adapter
 
-Standings = Mapping[str, Standing]
-"""What is true of each version in spec, by its name."""
+_STUCK = frozenset({Reason.INVALID_SPEC, Reason.NOT_ALLOWED, Reason.QUOTA_EXCEEDED, Reason.DOES_NOT_FIT})
 
 
-def adapter_status(adapter: Adapter, standings: Standings, serving: bool, stamp: Stamp) -> LoraAdapterStatus:
-    """The status of an adapter whose ModelDeployment exists; `serving` says whether any of its pods is ready."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an adapter's status is made from beside the adapter: by version name, what pods and store say.
+
+    `serving` says whether every model that has a version of it has a ready pod; `gateways` what they say of the
+    adapter, None where there is none or none was asked.
+    """
+
+    standings: Mapping[str, Standing]
+    serving: bool = False
+    store: Store = Store.NONE
+    artifacts: Mapping[str, ArtifactReport] = field(default_factory=dict)
+    gateways: Answers | None = None
+
+
+def adapter_status(adapter: Adapter, around: Surroundings, stamp: Stamp) -> LoraAdapterStatus:
+    """The status of an adapter of which at least one ModelDeployment exists."""
     previous = adapter.status or LoraAdapterStatus()
     if adapter.spec is None:
         return _only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp)
-    split = effective_split(adapter.spec.wanted_traffic(), previous.traffic, standings)
-    ready = sum(found.resident for found in standings.values())
+    versions = versions_of(adapter)
+    split = effective_split(adapter.spec.wanted_traffic(), previous.traffic, around.standings)
+    asked = {version.name: around.standings[version.name] for version in versions if version.in_spec}
+    ready = _ready(asked, split, around.serving)
+    verdicts = {
+        ConditionType.READY: ready,
+        ConditionType.ROLLED_OUT: _rolled_out(split),
+        **kstatus(ready, stuck=_stuck(asked, ready)),
+    }
+    count = sum(found.resident for found in asked.values())
     return LoraAdapterStatus(
         observed_generation=stamp.generation,
-        versions=_versions(adapter.spec, previous, standings, stamp),
+        versions=_versions(versions, previous, split, around, stamp),
         traffic=list(split.targets),
-        summary=AdapterSummary(traffic=summary(split.targets), versions=f"{ready}/{len(standings)}"),
-        conditions=[stamp.condition(previous.conditions, ConditionType.READY, _ready(standings, split, serving))],
+        summary=AdapterSummary(traffic=summary(split.targets), versions=f"{count}/{len(asked)}"),
+        conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
 
 
@@ -36,24 +62,44 @@ def orphan_status(adapter: Adapter, model: str, stamp: Stamp) -> LoraAdapterStat
     previous = adapter.status or LoraAdapterStatus()
     if adapter.spec is None:
         return _only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp)
-    message = f"spec.modelRef names ModelDeployment {model!r}, which does not exist in this namespace"
-    missing = Standing(unknown(Reason.MODEL_DEPLOYMENT_NOT_FOUND, message))
-    standings = {version.name: missing for version in adapter.spec.versions}
-    verdict = no(Reason.MODEL_DEPLOYMENT_NOT_FOUND, message)
+    message = f"spec.modelRef names ModelDeployment {model!r}, which does not exist"
+    around = Surroundings({version.name: missing_model(message) for version in versions_of(adapter)})
+    ready = no(Reason.MODEL_DEPLOYMENT_NOT_FOUND, message)
+    verdicts = {
+        ConditionType.READY: ready,
+        ConditionType.ROLLED_OUT: no(Reason.WAITING, message),
+        # Somebody may be about to apply it.
+        **kstatus(ready, stuck=False),
+    }
+    versions = [version for version in versions_of(adapter) if version.in_spec]
     return LoraAdapterStatus(
         observed_generation=stamp.generation,
-        versions=_versions(adapter.spec, previous, standings, stamp),
-        summary=AdapterSummary(versions=f"0/{len(standings)}"),
-        conditions=[stamp.condition(previous.conditions, ConditionType.READY, verdict)],
+        versions=_versions(versions, previous, Split(()), around, stamp),
+        summary=AdapterSummary(versions=f"0/{len(versions)}"),
+        conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
 
 
-def _only_ready(previous: LoraAdapterStatus, verdict: Verdict, stamp: Stamp) -> LoraAdapterStatus:
-    ready = stamp.condition(previous.conditions, ConditionType.READY, verdict)
-    return previous.model_copy(update={"observed_generation": stamp.generation, "conditions": [ready]})
+def missing_model(message: str) -> Standing:
+    """What is true of a version whose ModelDeployment does not exist."""
+    return Standing(unknown(Reason.MODEL_DEPLOYMENT_NOT_FOUND, message))
 
 
-def _ready(standings: Standings, split: Split, serving: bool) -> Verdict:
+def _only_ready(previous: LoraAdapterStatus, ready: Verdict, stamp: Stamp) -> LoraAdapterStatus:
+    """Spec cannot be understood: what is served goes on as it is."""
+    verdicts = {ConditionType.READY: ready, **kstatus(ready, stuck=True)}
+    kept = [entry for entry in previous.conditions if entry.type not in set(verdicts)]
+    said = [stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()]
+    return previous.model_copy(update={"observed_generation": stamp.generation, "conditions": [*kept, *said]})
+
+
+def _rolled_out(split: Split) -> Verdict:
+    if split.note:
+        return no(Reason.WAITING, split.note)
+    return yes(Reason.ROLLED_OUT, "the split in effect is the one in spec")
+
+
+def _ready(standings: Mapping[str, Standing], split: Split, serving: bool) -> Verdict:
     """Ready when every version is resident, the split is as asked for and a pod serves; else the worst obstacle."""
     obstacles = {version: found for version, found in standings.items() if not found.resident}
     for version, found in sorted(obstacles.items(), key=lambda item: _severity(item[1])):
@@ -74,34 +120,74 @@ def _ready(standings: Standings, split: Split, serving: bool) -> Verdict:
     )
 
 
+def _stuck(standings: Mapping[str, Standing], ready: Verdict) -> bool:
+    return ready.reason in _STUCK or any(found.final for found in standings.values())
+
+
 def _severity(found: Standing) -> tuple[bool, bool]:
     return not found.failed, not found.uncertain
 
 
 def _versions(
-    spec: LoraAdapterSpec, previous: LoraAdapterStatus, standings: Standings, stamp: Stamp
+    versions: Sequence[Version], previous: LoraAdapterStatus, split: Split, around: Surroundings, stamp: Stamp
 ) -> list[VersionStatus]:
-    known = {version.name: version for version in previous.versions}
-    return [
-        _version(name, known.get(name), standings[name], stamp) for name in (version.name for version in spec.versions)
-    ]
+    """Every version in spec, and of those that have left it the ones that may not go yet."""
+    needed = {target.version for target in (*previous.traffic, *split.targets) if target.weight > 0}
+    found: list[VersionStatus] = []
+    for version in versions:
+        seen = Witnesses(around.standings[version.name], around.store, around.artifacts.get(version.name))
+        retiring = None
+        if not version.in_spec:
+            leaving = retirement(version, needed, previous.traffic, seen.standing, around.gateways, stamp.now)
+            if leaving.over:
+                continue
+            retiring = leaving.verdict
+        elif _was_retiring(version):
+            retiring = no(Reason.NOT_STALLED, "it is in spec.versions again")
+        found.append(_version(version, seen, retiring, stamp))
+    return found
 
 
-def _version(name: str, old: VersionStatus | None, found: Standing, stamp: Stamp) -> VersionStatus:
-    """One version. Versions never change, so what was once verified stays true while no pod says it anew."""
-    found = _with_last_counts(found, old)
-    facts = found.facts or old
+def _was_retiring(version: Version) -> bool:
+    return version.recorded is not None and find(version.recorded.conditions, ConditionType.RETIRING) is not None
+
+
+def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp: Stamp) -> VersionStatus:
+    """One version. Versions never change, so what was once verified stays true while nobody says it anew."""
+    old, artifact = version.recorded, seen.artifact
+    found = _with_last_counts(seen.standing, old)
+    facts = found.facts or (artifact if artifact is not None and artifact.rank is not None else None) or old
     before: Sequence[Condition] = old.conditions if old else ()
+    verdicts = {
+        ConditionType.RESOLVED: resolved(version, seen),
+        ConditionType.VERIFIED: verified(version, seen),
+        ConditionType.COMPATIBLE: compatible(version, seen),
+        ConditionType.RESIDENT: resident(seen),
+    }
+    if retiring is not None:
+        verdicts[ConditionType.RETIRING] = retiring
     return VersionStatus(
-        name=name,
-        digest=facts.digest if facts else None,
+        name=version.name,
+        source=version.source,
+        model_ref=version.model_ref,
+        digest=_recorded_digest(version, seen),
         rank=facts.rank if facts else None,
         size_bytes=facts.size_bytes if facts else None,
         target_modules=facts.target_modules if facts else [],
         ready_on=found.ready_on,
         pods=found.pods,
-        conditions=[stamp.condition(before, ConditionType.RESIDENT, found.verdict)],
+        conditions=[stamp.condition(before, kind, verdict) for kind, verdict in verdicts.items()],
     )
+
+
+def _recorded_digest(version: Version, seen: Witnesses) -> str | None:
+    """What was found, not what was asked for: spec may name a digest that the bytes do not have."""
+    if version.recorded is not None and version.recorded.digest is not None:
+        return version.recorded.digest
+    if version.source.digest is None:
+        return digest_of(version, seen)
+    found = seen.artifact if version.source.remote else seen.standing.facts
+    return found.digest if found else None
 
 
 def _with_last_counts(found: Standing, old: VersionStatus | None) -> Standing:

@@ -61,6 +61,27 @@ class Stamp:
         )
 
 
+def kstatus(ready: Verdict, stuck: bool) -> dict[ConditionType, Verdict]:
+    """Reconciling and Stalled, from which kstatus (and so `kubectl wait`, Argo CD and Flux) tells how an object is.
+
+        Ready               stuck     Reconciling    Stalled          kstatus
+        -----               -----     -----------    -------          -------
+        True                          False          False            Current
+        False or Unknown    no        True           False            InProgress
+        False or Unknown    yes       False          True, the same   Failed
+
+    Args:
+        stuck: whether somebody must change something before it can become ready.
+    """
+    if ready.true:
+        reconciling, stalled = no(Reason.READY, ""), no(Reason.NOT_STALLED, "")
+    elif stuck:
+        reconciling, stalled = no(ready.reason, ready.message), yes(ready.reason, ready.message)
+    else:
+        reconciling, stalled = yes(ready.reason, ready.message), no(Reason.NOT_STALLED, "")
+    return {ConditionType.RECONCILING: reconciling, ConditionType.STALLED: stalled}
+
+
 def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
     """The condition of one type, if there is one."""
     return next((entry for entry in conditions if entry.type == kind), None)

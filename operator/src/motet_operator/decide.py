@@ -13,16 +13,17 @@ from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.modeldeployment import ModelDeploymentStatus
 from motet_api.reasons import AdapterReason, Reason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
-from motet_operator.adapter_status import adapter_status, orphan_status
+from motet_operator.assignment import assign
 from motet_operator.base_source import base_source
 from motet_operator.conditions import Stamp, Verdict, no
+from motet_operator.home import at_home, statuses, waits
 from motet_operator.installation import Installation
-from motet_operator.keys import CHILDREN, Kind
+from motet_operator.keys import CHILDREN, Kind, ObjectName
 from motet_operator.model_status import ModelFacts, model_status
-from motet_operator.residency import Standing, counting, desired_adapters, in_wanted_state, standings
+from motet_operator.residency import in_wanted_state, standings
 from motet_operator.resources import Manifest, digest, make_children, wanted_children
 from motet_operator.snapshot import PodState, Snapshot
-from motet_operator.views import Adapter, Child, Model
+from motet_operator.views import Child, Model
 
 SOON_SECONDS: Final = 0.5
 """While something is under way in a pod: pods cannot tell us, they must be asked."""
@@ -62,15 +63,17 @@ class Tell:
 
 
 Action = Apply | Delete | Tell
+Documents = Mapping[str, Sequence[DesiredAdapter]]
+"""What each pod must hold, by the pod's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, what to say (by LoraAdapter's name), and when to look again: None if only an event can change it."""
+    """What to do, what to say (of LoraAdapters by name), and when to look again: None if only an event changes it."""
 
     actions: tuple[Action, ...] = ()
     model_status: ModelDeploymentStatus | None = None
-    adapter_statuses: Mapping[str, LoraAdapterStatus] | None = None
+    adapter_statuses: Mapping[ObjectName, LoraAdapterStatus] | None = None
     look_again: float | None = None
 
 
@@ -78,11 +81,15 @@ def decide(
     snapshot: Snapshot, now: datetime, installation: Installation, refused: Mapping[Kind, str] | None = None
 ) -> Decision:
     """The decision. `refused` holds what the API server said to children that it would not take, in this very pass."""
-    model = snapshot.model
+    model, sites = snapshot.model, snapshot.sites
+    assignments = {key: assign(site, snapshot.tenants) for key, site in sites.items()}
+    found = {key: standings(assignments[key], site.pods) for key, site in sites.items()}
+    said = statuses(snapshot, found, now)
+    waiting = [wait for adapter in at_home(snapshot) for wait in waits(adapter, said[adapter.name], snapshot.key)]
     if model is None or model.deleting:
-        return _without_model(snapshot, now)
-    document = desired_adapters(snapshot.adapters)
-    found = {str(key): value for key, value in standings(document, counting(snapshot.pods)).items()}
+        # Its children go with it by garbage collection; what is left is to say so on its adapters.
+        return Decision(adapter_statuses=said, look_again=min(waiting, default=None))
+    documents = assignments[snapshot.key].documents(state.pod.name for state in snapshot.pods)
     source = base_source(model, snapshot.base, installation.store)
     wanted = wanted_children(model.spec, installation) if model.spec is not None else frozenset(CHILDREN)
     made = make_children(model.meta, model.spec, source.effective, installation) if model.spec is not None else {}
@@ -92,37 +99,26 @@ def decide(
         if kind in wanted and (view := snapshot.children.get(kind)) and _foreign(view.child, model)
     ]
     children = () if taken else tuple(_child_actions(snapshot, model, made, wanted))
-    serving = any(state.pod.ready for state in snapshot.pods)
+    standing = {str(name): stands for name, stands in found[snapshot.key].items()}
     return Decision(
-        actions=(*children, *_tellings(snapshot.pods, document)),
+        actions=(*children, *_tellings(snapshot.pods, documents)),
         model_status=model_status(
             model,
             ModelFacts(
-                {} if taken else snapshot.children, snapshot.pods, found, source, _refusal(taken, refused or {})
+                {} if taken else snapshot.children, snapshot.pods, standing, source, _refusal(taken, refused or {})
             ),
             Stamp(model.meta.generation, now),
         ),
-        adapter_statuses={
-            adapter.meta.name: adapter_status(
-                adapter, _own_standings(adapter, found), serving, Stamp(adapter.meta.generation, now)
-            )
-            for adapter in snapshot.adapters
-            if not adapter.deleting
-        },
+        adapter_statuses=said,
         look_again=min(
-            [STEADY_SECONDS, *_waits(snapshot.pods, document, now), *([SOON_SECONDS] if source.pending else [])]
+            [
+                STEADY_SECONDS,
+                *_waits(snapshot.pods, documents, now),
+                *waiting,
+                *([SOON_SECONDS] if source.pending else []),
+            ]
         ),
     )
-
-
-def _without_model(snapshot: Snapshot, now: datetime) -> Decision:
-    """Its children go with it by garbage collection; what is left is to say so on its adapters."""
-    statuses = {
-        adapter.meta.name: orphan_status(adapter, snapshot.key.name, Stamp(adapter.meta.generation, now))
-        for adapter in snapshot.adapters
-        if not adapter.deleting
-    }
-    return Decision(adapter_statuses=statuses)
 
 
 def _child_actions(
@@ -176,16 +172,17 @@ def _refusal(taken: Sequence[Child], refused: Mapping[Kind, str]) -> Verdict | N
     return None
 
 
-def _tellings(pods: Sequence[PodState], document: Sequence[DesiredAdapter]) -> Iterator[Tell]:
-    body = DesiredAdapters(adapters=list(document))
+def _tellings(pods: Sequence[PodState], documents: Documents) -> Iterator[Tell]:
     for state in pods:
+        document = documents[state.pod.name]
         if state.report is None or in_wanted_state(state, document):
             continue
+        body = DesiredAdapters(adapters=list(document))
         why = "what it holds differs" if state.report.desired_known else "it has not been told since it started"
         yield Tell(state.pod.name, state.pod.ip, body, why)
 
 
-def _waits(pods: Sequence[PodState], document: Sequence[DesiredAdapter], now: datetime) -> Iterator[float]:
+def _waits(pods: Sequence[PodState], documents: Documents, now: datetime) -> Iterator[float]:
     """After how long each pod that runs should be asked again, where that is sooner than usual."""
     for state in pods:
         if not state.pod.running:
@@ -193,7 +190,7 @@ def _waits(pods: Sequence[PodState], document: Sequence[DesiredAdapter], now: da
         if state.report is None:
             young = state.pod.started is None or now - state.pod.started < _YOUNG
             yield SOON_SECONDS if young else LATER_SECONDS
-        elif not in_wanted_state(state, document):
+        elif not in_wanted_state(state, documents[state.pod.name]):
             yield SOON_SECONDS
         else:
             reasons = {entry.reason for entry in state.report.adapters}
@@ -201,8 +198,3 @@ def _waits(pods: Sequence[PodState], document: Sequence[DesiredAdapter], now: da
                 yield SOON_SECONDS
             elif any(reason.transient for reason in reasons):
                 yield LATER_SECONDS
-
-
-def _own_standings(adapter: Adapter, found: Mapping[str, Standing]) -> dict[str, Standing]:
-    spec = adapter.spec
-    return {version.name: found[f"{adapter.meta.name}@{version.name}"] for version in spec.versions} if spec else {}

@@ -4,48 +4,60 @@ Invariant: an entry is an object that the API server once had, and never gives w
 be behind the cluster; every decision is made again when it catches up, so being behind costs time and nothing else.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from motet_operator.keys import Kind, ModelKey, RawObject, model_of
-from motet_operator.views import View, read
-
-ObjectName = tuple[str, str]
-"""Namespace and name."""
+from motet_operator.keys import Kind, ModelKey, ObjectName, RawObject, models_of
+from motet_operator.views import Adapter, View, read
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object as it was at a resource version."""
+    """An object as it was at a resource version, and the ModelDeployments that it belongs to."""
 
-    key: ModelKey
+    keys: tuple[ModelKey, ...]
     uid: str
     version: int
     view: View | None
 
 
 class Index:
-    """Objects by kind and name, and by the ModelDeployment they belong to."""
+    """Objects by kind and name, and by the ModelDeployments they belong to."""
 
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[ObjectName, Entry]] = {kind: {} for kind in Kind}
-        self._by_model: dict[ModelKey, dict[Kind, dict[str, Entry]]] = {}
+        self._by_model: dict[ModelKey, dict[Kind, dict[ObjectName, Entry]]] = {}
+        self._visitors: dict[ModelKey, Counter[ModelKey]] = {}
 
     def put(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
-        """Take in an object; returns the keys that should look again (two where it changed its ModelDeployment)."""
+        """Take in an object; returns the keys that should look again: those it belongs to, and belonged to."""
         name, metadata = _name(raw), raw["metadata"]
         old = self._entries[kind].get(name)
         version = int(metadata["resourceVersion"])
         if old is not None and old.uid == metadata["uid"] and old.version >= version:
             return set()
         touched = self._drop(kind, name)
-        key = model_of(kind, raw)
-        if key is not None:
-            entry = Entry(key, metadata["uid"], version, read(kind, raw))
+        keys = models_of(kind, raw)
+        if keys:
+            entry = Entry(keys, metadata["uid"], version, read(kind, raw))
             self._entries[kind][name] = entry
-            self._by_model.setdefault(key, {}).setdefault(kind, {})[name[1]] = entry
-            touched.add(key)
+            self._file(kind, name, entry)
+            touched |= self._concerned(entry)
         return touched
+
+    def _file(self, kind: Kind, name: ObjectName, entry: Entry) -> None:
+        for key in entry.keys:
+            self._by_model.setdefault(key, {}).setdefault(kind, {})[name] = entry
+        if kind is Kind.LORA_ADAPTER:
+            home, *others = entry.keys
+            for key in others:
+                self._visitors.setdefault(key, Counter())[home] += 1
+
+    def _concerned(self, entry: Entry) -> set[ModelKey]:
+        """Who should look again: the entry's own keys, and the homes of adapters that have versions on them."""
+        return set(entry.keys).union(*(self._visitors.get(key, ()) for key in entry.keys))
 
     def remove(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
         """Take in that an object is gone; returns the keys that should look again."""
@@ -77,9 +89,18 @@ class Index:
         yield from list(self._by_model)
 
     def of_model(self, key: ModelKey, kind: Kind) -> dict[str, View]:
-        """The views of a kind that belong to a ModelDeployment, by name."""
+        """The views of a kind that belong to a ModelDeployment and are in its namespace, by name."""
         found = self._by_model.get(key, {}).get(kind, {})
-        return {name: entry.view for name, entry in sorted(found.items()) if entry.view is not None}
+        return {
+            name: entry.view
+            for (namespace, name), entry in sorted(found.items())
+            if entry.view is not None and namespace == key.namespace
+        }
+
+    def adapters(self, key: ModelKey) -> tuple[Adapter, ...]:
+        """The LoraAdapters, of any namespace, with a version that belongs to a ModelDeployment."""
+        found = self._by_model.get(key, {}).get(Kind.LORA_ADAPTER, {})
+        return tuple(cast(Adapter, entry.view) for _, entry in sorted(found.items()) if entry.view is not None)
 
     def views(self, kind: Kind) -> list[View]:
         """All views of a kind."""
@@ -89,11 +110,18 @@ class Index:
         entry = self._entries[kind].pop(name, None)
         if entry is None:
             return set()
-        kinds = self._by_model[entry.key]
-        del kinds[kind][name[1]]
-        if not any(kinds.values()):
-            del self._by_model[entry.key]
-        return {entry.key}
+        concerned = self._concerned(entry)
+        for key in entry.keys:
+            kinds = self._by_model[key]
+            del kinds[kind][name]
+            if not any(kinds.values()):
+                del self._by_model[key]
+        if kind is Kind.LORA_ADAPTER:
+            home, *others = entry.keys
+            for key in others:
+                self._visitors[key][home] -= 1
+                self._visitors[key] += Counter()
+        return concerned
 
 
 def _name(raw: RawObject) -> ObjectName:

@@ -1,6 +1,6 @@
 """What is watched, and which ModelDeployment each object belongs to: the unit of work is one ModelDeployment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +17,8 @@ from motet_api.names import (
 
 RawObject = Mapping[str, Any]
 """An object as the API server sends it."""
+ObjectName = tuple[str, str]
+"""Namespace and name."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,14 +105,29 @@ RESOURCES: Final[Mapping[Kind, Resource]] = {
 }
 
 
-def model_of(kind: Kind, raw: RawObject) -> ModelKey | None:
-    """The ModelDeployment that an object belongs to: by its own name, its reference or its label; or None."""
+def models_of(kind: Kind, raw: RawObject) -> tuple[ModelKey, ...]:
+    """The ModelDeployments that an object belongs to: by its own name, its references or its label.
+
+    The first of a LoraAdapter's is its home, spec.modelRef; the others are those that its versions sit on.
+    """
     metadata = raw.get("metadata") or {}
+    namespace = metadata.get("namespace", "")
     match kind:
         case Kind.MODEL_DEPLOYMENT:
             name = metadata.get("name")
         case Kind.LORA_ADAPTER:
-            name = ((raw.get("spec") or {}).get("modelRef") or {}).get("name")
+            return tuple(dict.fromkeys(_references(raw, namespace)))
         case _:
             name = (metadata.get("labels") or {}).get(MODEL_LABEL)
-    return ModelKey(metadata.get("namespace", ""), name) if isinstance(name, str) and name else None
+    return (ModelKey(namespace, name),) if isinstance(name, str) and name else ()
+
+
+def _references(raw: RawObject, namespace: str) -> Iterator[ModelKey]:
+    """What a LoraAdapter refers to, or has referred to with versions that its status still has."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    versions = [*(spec.get("versions") or []), *(status.get("versions") or [])]
+    for holder in (spec, *versions):
+        reference = holder.get("modelRef") or {}
+        name = reference.get("name")
+        if isinstance(name, str) and name:
+            yield ModelKey(reference.get("namespace") or namespace, name)

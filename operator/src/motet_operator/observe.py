@@ -17,7 +17,8 @@ from motet_operator.index import Index
 from motet_operator.installation import Installation
 from motet_operator.keys import CHILDREN, Kind, ModelKey, RawObject, child_name
 from motet_operator.resources import wanted_children
-from motet_operator.snapshot import BaseAnswer, PodState, Snapshot
+from motet_operator.snapshot import BaseAnswer, PodState, Site, Snapshot
+from motet_operator.versions import home_of, versions_of
 from motet_operator.views import ChildView, Declared, Model, Pod, read
 
 ViewT = TypeVar("ViewT")
@@ -68,22 +69,46 @@ class Observer:
 
     async def observe(self, key: ModelKey) -> Snapshot:
         """The snapshot of one key. Raises: UnavailableError, RefusedError."""
-        model = next(iter(self._views(key, Kind.MODEL_DEPLOYMENT, Declared)), None)
-        pods = self._views(key, Kind.POD, Pod)
-        states, children, base = await asyncio.gather(
-            asyncio.gather(*(self._ask(pod) for pod in pods)), self._children(key, model), self._base(model)
+        model = self._model(key)
+        adapters = self._index.adapters(key)
+        elsewhere = sorted(
+            {
+                version.model
+                for adapter in adapters
+                if home_of(adapter) == key
+                for version in versions_of(adapter)
+                if version.model != key
+            }
+        )
+        pods, children, base, sites = await asyncio.gather(
+            self._pods(key),
+            self._children(key, model),
+            self._base(model),
+            asyncio.gather(*(self._site(other) for other in elsewhere)),
         )
         if model is None:
             self._applied.forget(key)
         return Snapshot(
             key=key,
             model=model,
-            adapters=tuple(self._views(key, Kind.LORA_ADAPTER, Declared)),
+            adapters=adapters,
             children=children,
-            pods=tuple(states),
+            pods=pods,
             base=base,
             applied=self._applied.of(key),
+            foreign={site.key: site for site in sites},
         )
+
+    async def _site(self, key: ModelKey) -> Site:
+        model = self._model(key)
+        there = None if model is not None and model.deleting else model
+        return Site(key, there, self._index.adapters(key), await self._pods(key))
+
+    async def _pods(self, key: ModelKey) -> tuple[PodState, ...]:
+        return tuple(await asyncio.gather(*(self._ask(pod) for pod in self._views(key, Kind.POD, Pod))))
+
+    def _model(self, key: ModelKey) -> Model | None:
+        return next(iter(self._views(key, Kind.MODEL_DEPLOYMENT, Declared)), None)
 
     def _views(self, key: ModelKey, kind: Kind, view_type: type[ViewT]) -> list[ViewT]:
         return [view for view in self._index.of_model(key, kind).values() if isinstance(view, view_type)]

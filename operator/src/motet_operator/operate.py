@@ -61,12 +61,16 @@ async def operate(options: argparse.Namespace) -> None:
         turns = RateLimit(options.api_qps, options.api_burst, time.monotonic, asyncio.sleep)
         cluster = Cluster(api, metrics, options.namespace, turns, leadership.leads)
         index, applied, journal = Index(), AppliedMemory(), Journal(now)
+
+        def wake(key: ModelKey) -> None:
+            queue.wake(key)
+
         runtime = RuntimeClient(session, metrics, may_act=leadership.leads)
         store = StoreClient(session, installation.store) if installation.store else None
         reconciler = Reconciler(
             Observer(index, cluster, runtime, applied, installation, store),
             Actor(cluster, runtime, index, applied),
-            Reporter(cluster, index),
+            Reporter(cluster, index, wake),
             installation,
             now,
             journal,

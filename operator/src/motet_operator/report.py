@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -16,7 +16,7 @@ from motet_operator.conditions import same
 from motet_operator.decide import Decision
 from motet_operator.errors import NotFoundError, OperatorError
 from motet_operator.index import Index
-from motet_operator.keys import Kind
+from motet_operator.keys import Kind, ModelKey
 from motet_operator.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -24,13 +24,18 @@ log = logging.getLogger(__name__)
 Status = ModelDeploymentStatus | LoraAdapterStatus
 
 _STEPS: Final = frozenset(
-    {Reason.PROGRESSING, Reason.FETCHING, Reason.NO_PODS, Reason.NOT_CONFIGURED, AdapterReason.LOADING}
+    {
+        *(Reason.PROGRESSING, Reason.NO_PODS, Reason.NOT_CONFIGURED, Reason.FETCHING, Reason.WAITING, Reason.BAKING),
+        *(Reason.PAUSED, Reason.BASE_UNKNOWN, AdapterReason.LOADING, AdapterReason.DRAINING),
+    }
 )
 """Reasons that are steps on the way and no failures."""
 _QUIET: Final = _STEPS | {Reason.PODS_UNAVAILABLE, Reason.POD_UNREACHABLE}
 """Reasons that are worth an Event only if something that was true ceases to be: every start goes through them."""
 _ECHOES: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
 """Conditions for machines, that say once more what Ready says."""
+_STAGES: Final = frozenset({ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.COMPATIBLE})
+"""Conditions of a version that are worth an Event only when they fail: every version passes them on its way."""
 _LONGEST_NOTE: Final = 1024
 _WRITES_AT_ONCE: Final = 8
 
@@ -58,9 +63,11 @@ class Turn:
 class Reporter:
     """Writes what a decision says, where it differs from what the objects say."""
 
-    def __init__(self, writer: StatusWriter, index: Index) -> None:
+    def __init__(self, writer: StatusWriter, index: Index, wake: Callable[[ModelKey], None] = lambda key: None) -> None:
+        """`wake` is told of models beside the pass's own on which an adapter has versions whose status changed."""
         self._writer = writer
         self._index = index
+        self._wake = wake
 
     async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> None:
         """Write the statuses; what fails keeps none of the others back. Raises: UnavailableError, RefusedError."""
@@ -68,21 +75,25 @@ class Reporter:
 
         async def write(kind: Kind, meta: ObjectMeta, old: Status | None, new: Status) -> None:
             async with at_once:
-                await self._write(kind, meta, old, new, now)
+                for key in await self._write(kind, meta, old, new, now) - {snapshot.key}:
+                    self._wake(key)
 
         writes = [write(*change) for change in _changes(snapshot, decision)]
         for result in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
-    async def _write(self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime) -> None:
+    async def _write(
+        self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime
+    ) -> set[ModelKey]:
+        """Returns the models that should look at it."""
         identity = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         manifest = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": identity, "status": new.to_wire()}
         try:
             raw = await self._writer.apply_status(kind, manifest)
         except NotFoundError:
-            return
-        self._index.put(kind, raw)
+            return set()
+        touched = self._index.put(kind, raw)
         for number, turn in enumerate(turns(old, new)):
             event = make_event(kind, meta, turn, now, number)
             try:
@@ -90,6 +101,7 @@ class Reporter:
             except OperatorError as error:
                 # The condition says the same, and it stays: a lost Event is not worth another pass.
                 log.warning("%s/%s: an Event was lost: %s", meta.namespace, meta.name, error)
+        return touched
 
 
 def _changes(snapshot: Snapshot, decision: Decision) -> Iterator[tuple[Kind, ObjectMeta, Status | None, Status]]:
@@ -98,34 +110,41 @@ def _changes(snapshot: Snapshot, decision: Decision) -> Iterator[tuple[Kind, Obj
     if model is not None and status is not None and not (model.status and says_the_same(model.status, status)):
         yield Kind.MODEL_DEPLOYMENT, model.meta, model.status, status
     for adapter in snapshot.adapters:
-        new = (decision.adapter_statuses or {}).get(adapter.meta.name)
+        new = (decision.adapter_statuses or {}).get(adapter.name)
         if new is not None and not (adapter.status and says_the_same(adapter.status, new)):
             yield Kind.LORA_ADAPTER, adapter.meta, adapter.status, new
 
 
 def says_the_same(old: Status, new: Status) -> bool:
-    """Whether two statuses differ in nothing but the time at which conditions turned."""
+    """Whether two statuses differ in nothing but the time at which conditions turned, and their order."""
+    if old == new:
+        return True
     return _untimed(old) == _untimed(new) and all(
         same(before, after) for before, after in zip(_conditions(old), _conditions(new), strict=True)
     )
 
 
 def turns(old: Status | None, new: Status) -> Iterator[Turn]:
-    """What is worth an Event: conditions that became true, ceased to be, or name another failure."""
+    """What is worth an Event: conditions that became true, ceased to be, or name another failure.
+
+    One failure shows in several conditions of a version; it is told once, by the first of them.
+    """
     before = {(label, entry.type): entry for label, entries in _labelled(old) for entry in entries}
     for label, entries in _labelled(new):
+        failures: set[str] = set()
         for entry in entries:
             last = before.get((label, entry.type))
-            if entry.type in _ECHOES:
-                continue
-            if last is not None and (last.status, last.reason) == (entry.status, entry.reason):
+            if entry.type in _ECHOES or (last and (last.status, last.reason) == (entry.status, entry.reason)):
                 continue
             true = entry.status is ConditionStatus.TRUE
             was_true = last is not None and last.status is ConditionStatus.TRUE
-            if label and entry.status is ConditionStatus.UNKNOWN:
-                # Said once, by the object's own Ready condition.
+            if label and (entry.status is ConditionStatus.UNKNOWN or (true and entry.type in _STAGES)):
+                # Said once, by the object's own Ready condition, or by the version's Resident.
+                continue
+            if not true and entry.reason in failures:
                 continue
             if true or was_true or entry.reason not in _QUIET:
+                failures.add(entry.reason)
                 named = entry.model_copy(update={"type": f"{label}{entry.type}"})
                 yield Turn(named, warning=not true and entry.reason not in _STEPS)
 

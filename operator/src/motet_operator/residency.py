@@ -10,18 +10,28 @@ never "no".
     one says it failed            False    its reason
     else one is silent            Unknown  PodUnreachable
     else all say resident         True     Resident
+    else, and it is OnDemand      True     Standby, once all say resident, loading or standby
     else                          False    Loading
+
+Of a Preferred version only those of these pods count that it has a place on. A version that no pod may be told of has
+the reason for that as its own: not resident.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from motet_api.identity import AdapterId, adapter_id
+from motet_api.identity import AdapterId
+from motet_api.loraadapter import Residency
 from motet_api.reasons import AdapterReason, Reason
 from motet_api.wire import AdapterReport, DesiredAdapter
+from motet_operator.assignment import Assignment
 from motet_operator.conditions import Verdict, no, unknown, yes
 from motet_operator.snapshot import PodState
-from motet_operator.views import Adapter
+
+_FINE = frozenset({AdapterReason.RESIDENT})
+_FINE_ON_DEMAND = frozenset({AdapterReason.RESIDENT, AdapterReason.LOADING, AdapterReason.STANDBY})
+_STEPS = frozenset({Reason.FETCHING, Reason.PROGRESSING, Reason.STORE_UNREACHABLE, Reason.BASE_UNKNOWN})
+"""Reasons not to tell pods of a version yet."""
 
 Held = Mapping[AdapterId, AdapterReport]
 """What one pod says it has."""
@@ -29,7 +39,10 @@ Held = Mapping[AdapterId, AdapterReport]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is true of one version. `ready_on` of `pods` hold it; a failure that is `final` is not healed by time."""
+    """What is true of one version. `ready_on` of `pods` hold it; a failure that is `final` is not healed by time.
+
+    `facts` is what a pod says that has verified it; `failure` what a pod says that could not.
+    """
 
     verdict: Verdict
     ready_on: int = 0
@@ -37,6 +50,7 @@ class Standing:
     failed: bool = False
     final: bool = False
     facts: AdapterReport | None = None
+    failure: AdapterReport | None = None
 
     @property
     def resident(self) -> bool:
@@ -49,22 +63,6 @@ class Standing:
         return self.verdict.reason in {Reason.POD_UNREACHABLE, Reason.NO_PODS}
 
 
-def desired_adapters(adapters: Iterable[Adapter]) -> tuple[DesiredAdapter, ...]:
-    """The whole document for the pods of one model: every version of every adapter that is not on its way out."""
-    return tuple(
-        DesiredAdapter.model_validate(
-            {
-                "id": adapter_id(adapter.meta.name, version.name),
-                "uri": version.source.uri,
-                "digest": version.source.digest,
-            }
-        )
-        for adapter in adapters
-        if adapter.spec is not None and not adapter.deleting
-        for version in adapter.spec.versions
-    )
-
-
 def counting(pods: Sequence[PodState]) -> tuple[PodState, ...]:
     """The pods that count: the ready ones; while none is ready those that run, of which those that answer."""
     ready = tuple(state for state in pods if state.pod.ready)
@@ -72,45 +70,66 @@ def counting(pods: Sequence[PodState]) -> tuple[PodState, ...]:
     return ready or tuple(state for state in running if state.report is not None) or running
 
 
-def standings(document: Sequence[DesiredAdapter], pods: Sequence[PodState]) -> dict[AdapterId, Standing]:
-    """What is true of each version of a document on the pods that count."""
-    held = [_held(state) for state in pods]
-    return {wanted.id: _standing(wanted, pods, held) for wanted in document}
+def standings(assignment: Assignment, pods: Sequence[PodState]) -> dict[AdapterId, Standing]:
+    """What is true of each version that asks for a place on these pods."""
+    everywhere = [(state, _held(state)) for state in counting(pods)]
+    found: dict[AdapterId, Standing] = {}
+    for name, entry in assignment.wanted.items():
+        if entry.refusal is not None:
+            found[name] = _refused(entry.refusal)
+        elif entry.on is None:
+            found[name] = _standing(entry.desired, everywhere)
+        else:
+            placed = counting([state for state in pods if state.pod.name in entry.on])
+            found[name] = _standing(entry.desired, [(state, _held(state)) for state in placed])
+    return found
 
 
-def _standing(wanted: DesiredAdapter, pods: Sequence[PodState], held: Sequence[Held]) -> Standing:
-    if not pods:
+def _refused(refusal: Verdict) -> Standing:
+    """No pod may be told of it. That is a failure unless the adapter store is still at it."""
+    reason = refusal.reason
+    step = reason in _STEPS or (isinstance(reason, AdapterReason) and not reason.failed)
+    transient = isinstance(reason, AdapterReason) and reason.transient
+    return Standing(refusal, failed=not step, final=not step and not transient)
+
+
+def _standing(wanted: DesiredAdapter, held: Sequence[tuple[PodState, Held]]) -> Standing:
+    if not held:
         return Standing(unknown(Reason.NO_PODS, "no pod of the model runs"))
-    entries = [(state, _entry(wanted, entries)) for state, entries in zip(pods, held, strict=True)]
-    holding = [entry for _, entry in entries if entry is not None and entry.reason is AdapterReason.RESIDENT]
+    entries = [(state, entry_of(wanted, entries)) for state, entries in held]
+    holding = _FINE_ON_DEMAND if wanted.residency is Residency.ON_DEMAND else _FINE
+    fine = [entry for _, entry in entries if entry is not None and entry.reason in holding]
     failing = [(state, entry) for state, entry in entries if entry is not None and entry.reason.failed]
-    silent = [state for state in pods if state.report is None]
-    known = next((entry for _, entry in entries if entry is not None and entry.rank is not None), None)
+    # What will not heal is said before what might.
+    worst = min(failing, key=lambda item: item[1].reason.transient)[1] if failing else None
     return Standing(
-        verdict=_verdict(entries, holding, failing, silent),
-        ready_on=len(holding),
-        pods=len(pods),
+        verdict=_verdict(entries, fine, worst, wanted.residency),
+        ready_on=len(fine),
+        pods=len(held),
         failed=bool(failing),
         final=any(not entry.reason.transient for _, entry in failing),
-        facts=known,
+        facts=next((entry for _, entry in entries if entry is not None and entry.rank is not None), None),
+        failure=worst,
     )
 
 
 def _verdict(
     entries: Sequence[tuple[PodState, AdapterReport | None]],
-    holding: Sequence[AdapterReport],
-    failing: Sequence[tuple[PodState, AdapterReport]],
-    silent: Sequence[PodState],
+    fine: Sequence[AdapterReport],
+    worst: AdapterReport | None,
+    residency: Residency,
 ) -> Verdict:
-    if failing:
-        # What will not heal is said before what might.
-        _, worst = min(failing, key=lambda item: item[1].reason.transient)
-        where = named([state for state, entry in failing if entry.reason is worst.reason])
+    if worst is not None:
+        where = named([state for state, entry in entries if entry is not None and entry.reason is worst.reason])
         return no(worst.reason, f"{worst.message or worst.reason} (on {where})")
+    silent = [state for state, _ in entries if state.report is None]
     if silent:
         return unknown(Reason.POD_UNREACHABLE, f"{named(silent)} does not answer: {silent[0].silence}")
-    if len(holding) == len(entries):
-        return yes(AdapterReason.RESIDENT, f"resident on {len(holding)} of {len(entries)} pods")
+    if len(fine) == len(entries):
+        if residency is Residency.ON_DEMAND:
+            # The same whether or not it is loaded just now: requests must not make the operator write.
+            return yes(AdapterReason.STANDBY, f"known to {len(fine)} pods, each loads it when a request names it")
+        return yes(AdapterReason.RESIDENT, f"resident on {len(fine)} of {len(entries)} pods")
     waiting = [state for state, entry in entries if entry is None or entry.reason is not AdapterReason.RESIDENT]
     return no(AdapterReason.LOADING, f"loading on {named(waiting)}")
 
@@ -121,11 +140,14 @@ def _held(state: PodState) -> Held:
     return {entry.id: entry for entry in reported if entry.reason is not AdapterReason.DRAINING}
 
 
-def _entry(wanted: DesiredAdapter, held: Held) -> AdapterReport | None:
+def entry_of(wanted: DesiredAdapter, held: Held) -> AdapterReport | None:
     """What a pod says of the version; nothing if what it was told under that id is something else."""
     found = held.get(wanted.id)
-    told = found is not None and (found.uri, found.desired_digest) == (wanted.uri, wanted.digest)
-    return found if told else None
+    if found is None or (found.uri, found.desired_digest) != (wanted.uri, wanted.digest):
+        return None
+    # A pod that does not mean to load it until it is asked has not been told that it must.
+    lazy = found.reason is AdapterReason.STANDBY and wanted.residency is not Residency.ON_DEMAND
+    return None if lazy else found
 
 
 def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool:
@@ -133,7 +155,7 @@ def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool
     if state.report is None or not state.report.desired_known:
         return False
     held = _held(state)
-    return len(held) == len(document) and all(_entry(wanted, held) is not None for wanted in document)
+    return len(held) == len(document) and all(entry_of(wanted, held) is not None for wanted in document)
 
 
 def holds_back(reason: AdapterReason) -> bool:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from motet_api.store import ArtifactReport
 from motet_api.wire import AdaptersReport
-from motet_operator.keys import Kind, ModelKey
+from motet_operator.keys import Kind, ModelKey, ObjectName
 from motet_operator.views import Adapter, ChildView, Model, Pod
 
 
@@ -35,14 +35,35 @@ class Applied:
     owned_fields: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Who may use what. `labels` of namespaces, None where they are not seen; `over_quota` has a message by adapter."""
+
+    labels: Mapping[str, Mapping[str, str]] | None = None
+    over_quota: Mapping[ObjectName, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A model, its pods, and all adapters that have a version on it."""
+
+    key: ModelKey
+    model: Model | None = None
+    adapters: tuple[Adapter, ...] = ()
+    pods: tuple[PodState, ...] = ()
+
+
 _NO_CHILDREN: Mapping[Kind, ChildView] = MappingProxyType({})
 _NOTHING_APPLIED: Mapping[Kind, Applied] = MappingProxyType({})
+_NO_SITES: Mapping[ModelKey, Site] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """`model` is None where the ModelDeployment does not exist. `applied` is what this process remembers of its own
     writes: it saves writes and decides nothing else; where it is empty the children are applied once more.
+
+    `foreign` has the other models on which adapters that are at home here have versions.
     """
 
     key: ModelKey
@@ -52,3 +73,11 @@ class Snapshot:
     pods: tuple[PodState, ...] = ()
     applied: Mapping[Kind, Applied] = field(default_factory=lambda: _NOTHING_APPLIED)
     base: BaseAnswer = BaseAnswer()
+    foreign: Mapping[ModelKey, Site] = field(default_factory=lambda: _NO_SITES)
+    tenants: Tenants = Tenants()
+
+    @property
+    def sites(self) -> dict[ModelKey, Site]:
+        """This model and the foreign ones. A model on its way out is none any more."""
+        model = None if self.model is not None and self.model.deleting else self.model
+        return {self.key: Site(self.key, model, self.adapters, self.pods), **self.foreign}

@@ -9,7 +9,7 @@
     some loading                                     stays as it was
     none resident                                    stays as it was
 
-"Stays as it was" never keeps a version that spec does not have any more.
+"Stays as it was" keeps a version that spec does not have any more, as long as status still has it: it is still held.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def effective_split(
     previous: Sequence[TrafficTarget],
     standings: Mapping[str, Standing],
 ) -> Split:
-    """The split in effect, from what is true of each version in spec (`standings`, by version name)."""
+    """The split in effect, from what is true of each version that spec or status has (`standings`, by name)."""
     asked = tuple(target for target in wanted if target.weight > 0)
     kept = tuple(target for target in previous if target.version in standings)
     of = {target.version: standings[target.version] for target in asked}

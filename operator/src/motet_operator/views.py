@@ -13,7 +13,7 @@ from motet_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus
 from motet_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from motet_api.names import AGENT_CONTAINER, FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, RUNTIME_CONTAINER
 from motet_api.objects import KubeModel, ObjectMeta
-from motet_operator.keys import Kind, RawObject
+from motet_operator.keys import Kind, ObjectName, RawObject
 
 SpecT = TypeVar("SpecT", bound=KubeModel)
 StatusT = TypeVar("StatusT", bound=KubeModel)
@@ -35,6 +35,11 @@ class Declared(Generic[SpecT, StatusT]):
     def deleting(self) -> bool:
         """Whether it is on its way out."""
         return self.meta.deletion_timestamp is not None
+
+    @property
+    def name(self) -> ObjectName:
+        """Namespace and name."""
+        return self.meta.namespace, self.meta.name
 
 
 Model = Declared[ModelDeploymentSpec, ModelDeploymentStatus]

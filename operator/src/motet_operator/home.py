@@ -1,0 +1,91 @@
+"""What is said of the adapters that are at home in one ModelDeployment, wherever their versions sit. Pure.
+
+An adapter's home is the ModelDeployment that spec.modelRef names. Its pass, and no other, writes the adapter's status.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+from motet_api.identity import AdapterId
+from motet_api.loraadapter import LoraAdapterStatus
+from motet_api.reasons import AdapterReason, Reason
+from motet_operator.adapter_status import Surroundings, adapter_status, missing_model, orphan_status
+from motet_operator.assignment import told
+from motet_operator.conditions import Stamp
+from motet_operator.keys import ModelKey, ObjectName
+from motet_operator.residency import Standing
+from motet_operator.snapshot import Site, Snapshot
+from motet_operator.versions import Version, home_of, id_of, versions_of
+from motet_operator.views import Adapter
+
+Found = Mapping[ModelKey, Mapping[AdapterId, Standing]]
+"""What is true of every version on every model that matters here."""
+
+_AT_ONCE: Final = 0.0
+_SOON: Final = 0.5
+_LATER: Final = 5.0
+
+
+def at_home(snapshot: Snapshot) -> Iterator[Adapter]:
+    """The adapters whose status this pass writes."""
+    for adapter in snapshot.adapters:
+        home = home_of(adapter)
+        if not adapter.deleting and (home is None or home == snapshot.key):
+            yield adapter
+
+
+def statuses(snapshot: Snapshot, found: Found, now: datetime) -> dict[ObjectName, LoraAdapterStatus]:
+    """The status of every adapter at home."""
+    sites = snapshot.sites
+    made: dict[ObjectName, LoraAdapterStatus] = {}
+    for adapter in at_home(snapshot):
+        stamp = Stamp(adapter.meta.generation, now)
+        models = {version.model for version in versions_of(adapter)} or {snapshot.key}
+        if all(sites.get(key, Site(key)).model is None for key in models):
+            status = orphan_status(adapter, snapshot.key.name, stamp)
+        else:
+            status = adapter_status(adapter, _surroundings(adapter, snapshot, sites, found), stamp)
+        made[adapter.name] = status
+    return made
+
+
+def waits(adapter: Adapter, status: LoraAdapterStatus, key: ModelKey) -> Iterator[float]:
+    """After how long an adapter should be looked at again, beside what its own model's pods are doing."""
+    if told(adapter, adapter.status) != told(adapter, status):
+        # What pods are told follows from what is recorded, and that has just changed.
+        yield _AT_ONCE
+    in_spec = {version.name for version in adapter.spec.versions} if adapter.spec else set()
+    if any(version.name not in in_spec for version in status.versions):
+        yield _SOON
+    elsewhere = {version.name for version in versions_of(adapter) if version.model != key}
+    for entry in status.versions:
+        for condition in entry.conditions:
+            if condition.status == "True":
+                continue
+            if condition.reason == Reason.FETCHING or (
+                entry.name in elsewhere and condition.reason == AdapterReason.LOADING
+            ):
+                yield _SOON
+            elif condition.reason in {Reason.BASE_UNKNOWN, Reason.STORE_UNREACHABLE}:
+                yield _LATER
+
+
+def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey, Site], found: Found) -> Surroundings:
+    versions = versions_of(adapter)
+    serving = all(
+        any(state.pod.ready for state in sites[version.model].pods)
+        for version in versions
+        if version.in_spec and version.model in sites
+    )
+    return Surroundings(
+        standings={version.name: _standing(adapter, version, sites, found) for version in versions},
+        serving=serving,
+    )
+
+
+def _standing(adapter: Adapter, version: Version, sites: Mapping[ModelKey, Site], found: Found) -> Standing:
+    site = sites.get(version.model)
+    if site is None or site.model is None:
+        return missing_model(f"ModelDeployment {version.model}, which serves {version.name}, does not exist")
+    return found[version.model][id_of(adapter, version)]

@@ -1,0 +1,44 @@
+"""Who may put adapters on a model: spec.adapters.allowedNamespaces. Pure."""
+
+from collections.abc import Mapping
+
+from motet_api.modeldeployment import From
+from motet_operator.views import Model
+
+Labels = Mapping[str, str]
+
+
+def not_allowed(model: Model, namespace: str, labels: Mapping[str, Labels] | None) -> str:
+    """Why a model does not take adapters from a namespace; empty if it does.
+
+    Args:
+        labels: of every namespace, by its name; None where this operator does not see namespaces.
+
+    A model always takes those of its own namespace.
+    """
+    if namespace == model.meta.namespace:
+        return ""
+    whose = f"ModelDeployment {model.meta.namespace}/{model.meta.name}"
+    if model.spec is None:
+        return f"{whose} cannot be understood, so nothing is known of whom it takes adapters from: {model.error}"
+    allowed = model.spec.adapters.allowed_namespaces
+    match allowed.from_:
+        case From.ALL:
+            return ""
+        case From.SAME:
+            return (
+                f"{whose} takes adapters from its own namespace only, not from {namespace!r}: its "
+                "spec.adapters.allowedNamespaces must say so"
+            )
+        case From.SELECTOR:
+            if labels is None:
+                return (
+                    f"{whose} selects namespaces by label, and the operator sees none while it is limited to some "
+                    "namespaces (--namespace): use from: Same or All"
+                )
+            wanted = allowed.selector.match_labels if allowed.selector else {}
+            lacking = {key: value for key, value in wanted.items() if labels.get(namespace, {}).get(key) != value}
+            if not lacking and wanted:
+                return ""
+            named = ", ".join(f"{key}={value}" for key, value in sorted(lacking.items())) or "a selector"
+            return f"{whose} takes adapters from namespaces with the labels {named}, which {namespace!r} lacks"

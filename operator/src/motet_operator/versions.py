@@ -1,0 +1,64 @@
+"""The versions of an adapter that somebody still uses: those in spec, and those that have left it. Pure.
+
+A version that has left spec stays as long as status has it, with the source and the ModelDeployment that were recorded
+there: what pods are told never depends on what this process remembers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from motet_api.identity import AdapterId, runtime_id
+from motet_api.loraadapter import LoraAdapterSpec, ModelRef, VersionStatus
+from motet_api.objects import AdapterSource
+from motet_operator.keys import ModelKey
+from motet_operator.views import Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version. `model` is the ModelDeployment that serves it, `recorded` what status says of it."""
+
+    name: str
+    source: AdapterSource
+    model_ref: ModelRef | None
+    model: ModelKey
+    in_spec: bool
+    recorded: VersionStatus | None
+
+    @property
+    def digest(self) -> str | None:
+        """What the bytes must be: as spec says, or as they were found to be once."""
+        return self.source.digest or (self.recorded.digest if self.recorded else None)
+
+
+def versions_of(adapter: Adapter) -> tuple[Version, ...]:
+    """All versions of an adapter, those in spec first; none where spec cannot be understood."""
+    spec = adapter.spec
+    return tuple(_versions(adapter, spec)) if spec is not None else ()
+
+
+def home_of(adapter: Adapter) -> ModelKey | None:
+    """The ModelDeployment whose pass writes the adapter's status; None where spec cannot be understood."""
+    return model_key(adapter.spec.model_ref, adapter.meta.namespace) if adapter.spec is not None else None
+
+
+def model_key(reference: ModelRef, namespace: str) -> ModelKey:
+    """What a reference in an object of this namespace means."""
+    return ModelKey(reference.namespace or namespace, reference.name)
+
+
+def id_of(adapter: Adapter, version: Version) -> AdapterId:
+    """What the pods call a version."""
+    return runtime_id(adapter.meta.namespace, version.model.namespace, adapter.meta.name, version.name)
+
+
+def _versions(adapter: Adapter, spec: LoraAdapterSpec) -> Iterator[Version]:
+    namespace = adapter.meta.namespace
+    recorded = {entry.name: entry for entry in adapter.status.versions} if adapter.status else {}
+    for entry in spec.versions:
+        model = model_key(spec.model_of(entry), namespace)
+        yield Version(entry.name, entry.source, entry.model_ref, model, True, recorded.pop(entry.name, None))
+    for left in recorded.values():
+        if left.source is not None:
+            model = model_key(left.model_ref or spec.model_ref, namespace)
+            yield Version(left.name, left.source, left.model_ref, model, False, left)
