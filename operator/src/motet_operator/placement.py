@@ -93,15 +93,15 @@ class _Free:
 
 def _place_required(items: Sequence[Item], rooms: Sequence[Room], free: _Free) -> dict[str, Mapping[str, int]]:
     held = frozenset[str]().union(*(room.holds for room in rooms))
-    missing: dict[str, Mapping[str, int]] = {}
+    refused = []
     for item in sorted(items, key=lambda item: item.id not in held):
-        lacking = free.missing(item)
-        if lacking:
-            missing[item.id] = lacking
+        if free.missing(item):
+            refused.append(item)
             continue
         for room in rooms:
             free.take(item, room.pod)
-    return missing
+    # Reckoned at the end: what is missing is missing beside all that has a place.
+    return {item.id: free.missing(item) for item in refused}
 
 
 def _place_preferred(items: Sequence[Item], rooms: Sequence[Room], free: _Free) -> dict[str, set[str]]:
