@@ -24,8 +24,9 @@ class VllmEngine:
 
     def __init__(self, options: Options, stages: Stages) -> None:
         os.environ.update(ENVIRONMENT)
-        from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
         from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+        from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
         stages.done("imports")
         self._sampling, self._request = SamplingParams, LoRARequest
