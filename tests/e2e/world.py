@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo_lib.installation import NAMESPACE, Installation
+from demo_lib.installation import NAMESPACE, RELEASE, Installation
 from motet_api.names import ADAPTERS_PATH, MODEL_LABEL, SERVING_PORT
 from motet_api.wire import AdaptersReport
 from tests.e2e.asking import Answer, ask
@@ -86,13 +86,23 @@ class World:
             os.kill(process, signal.SIGKILL)
 
     def system_pod(self, component: str) -> Manifest:
-        """The running pod of one of the chart's parts."""
+        """The running pod of one of the chart's parts; of the operator's, the one that leads."""
         selector = f"app.kubernetes.io/component={component}"
         items = json.loads(
             self.installation.cluster.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json")
         )
-        (found,) = [item for item in items["items"] if "deletionTimestamp" not in item["metadata"]]
+        leader = self._leader() if component == "operator" else ""
+        (found,) = [
+            item
+            for item in items["items"]
+            if "deletionTimestamp" not in item["metadata"] and leader in {"", item["metadata"]["name"]}
+        ]
         return dict(found)
+
+    def _leader(self) -> str:
+        """Name of the operator's pod that holds the Lease."""
+        words = ("get", "lease", f"{RELEASE}-operator", "-o", "jsonpath={.spec.holderIdentity}")
+        return self.installation.cluster.kubectl("-n", NAMESPACE, *words).partition("_")[0]
 
 
 def condition(item: Manifest, kind: str) -> Manifest:

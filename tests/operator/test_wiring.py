@@ -1,85 +1,20 @@
 """kopf as the watch, against an API server in memory: what reaches the index, and that nothing is written."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from aiohttp import web
 from kubernetes.aio import client
 
 from motet_operator.index import Index
-from motet_operator.keys import RESOURCES, Kind, ModelKey
+from motet_operator.keys import Kind, ModelKey
 from motet_operator.wiring import watch
+from tests.operator.api_server import GONE, ApiServer
 from tests.operator.factories import KEY, raw_adapter, raw_model
 
 Raw = dict[str, Any]
-GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
-
-
-class ApiServer:
-    """Discovery, lists and watches; `streams` are events that a watch of a plural gets, then it hangs."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, list[Raw]] = {}
-        self.streams: dict[str, list[Raw]] = {}
-        self.writes: list[str] = []
-        self.tokens: list[str] = []
-        self.refuse_token = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        token = request.headers.get("Authorization", "")
-        self.tokens.append(token)
-        if token == self.refuse_token:
-            return web.json_response({"kind": "Status", "code": 401}, status=401)
-        if request.method != "GET":
-            self.writes.append(f"{request.method} {request.path}")
-            return web.json_response({}, status=403)
-        kinds = [kind for kind, resource in RESOURCES.items() if resource.path(None) == request.path]
-        if not kinds:
-            return web.json_response(self._discovery(request.path))
-        plural = RESOURCES[kinds[0]].plural
-        if "watch" not in request.query:
-            items = self.objects.get(plural, [])
-            return web.json_response({"kind": "List", "metadata": {"resourceVersion": "10"}, "items": items})
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        for event in self.streams.pop(plural, []):
-            await response.write(json.dumps(event).encode() + b"\n")
-            if event is GONE:
-                return response
-        await asyncio.Event().wait()
-        return response
-
-    def _discovery(self, path: str) -> Raw:
-        if path == "/apis":
-            groups = {(found.group, found.version) for found in RESOURCES.values() if found.group}
-            versions = [(name, {"groupVersion": f"{name}/{version}", "version": version}) for name, version in groups]
-            return {
-                "groups": [{"name": name, "versions": [entry], "preferredVersion": entry} for name, entry in versions]
-            }
-        if path == "/api":
-            return {"versions": ["v1"]}
-        # kopf begins once it has found the kinds that it can use itself.
-        own = [
-            {"name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False, "verbs": []}
-        ]
-        return {
-            "resources": (own if path == "/api/v1" else [])
-            + [
-                {
-                    "name": found.plural,
-                    "singularName": found.plural.removesuffix("s"),
-                    "kind": kind.value,
-                    "namespaced": True,
-                    "verbs": ["list", "watch", "patch"],
-                }
-                for kind, found in RESOURCES.items()
-                if path == (f"/apis/{found.group}/{found.version}" if found.group else f"/api/{found.version}")
-            ]
-        }
 
 
 class Seen:
@@ -96,13 +31,8 @@ class Seen:
 
 @asynccontextmanager
 async def watching(server: ApiServer, *tokens: str) -> AsyncIterator[Seen]:
-    app = web.Application()
-    app.add_routes([web.route("*", "/{path:.*}", server.handle)])
-    runner = web.AppRunner(app, shutdown_timeout=0.01)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    settings = client.Configuration(host=f"http://{host}:{port}")
+    runner, address = await server.start()
+    settings = client.Configuration(host=address)
     left = list(tokens) or ["Bearer first"]
 
     def renew(configuration: Any) -> None:
