@@ -15,7 +15,9 @@ import aiohttp
 from bench.gateway import cpu_seconds
 
 HEALTH_PORT, METRICS_PORT = 18080, 19090
-_CALLS = re.compile(r'^motet_operator_api_calls_total\{code="(\d+)",verb="(\w+)"\} (\S+)$', re.MULTILINE)
+_CALLS = re.compile(
+    r'^motet_operator_api_calls_total\{code="(\d+)",resource="[^"]*",verb="(\w+)"\} (\S+)$', re.MULTILINE
+)
 _PASSES = re.compile(r'^motet_operator_reconciles_total\{result="(\w+)"\} (\S+)$', re.MULTILINE)
 
 

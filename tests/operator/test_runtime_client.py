@@ -11,7 +11,7 @@ from aiohttp import web
 from motet_api.identity import AdapterId
 from motet_api.wire import DesiredAdapter, DesiredAdapters
 from motet_operator import runtime_client
-from motet_operator.errors import SilentPodError
+from motet_operator.errors import NotLeadingError, SilentPodError
 from motet_operator.runtime_client import RuntimeClient
 from tests.operator.factories import holds
 
@@ -57,6 +57,13 @@ async def test_ask_and_tell() -> None:
         assert await client.tell("127.0.0.1", DOCUMENT) == holds("voice@v1")
     assert bodies == [DOCUMENT]
     assert counter.calls == [("GET", True), ("PUT", True)]
+
+
+async def test_who_may_not_act_tells_no_pod_anything() -> None:
+    async with aiohttp.ClientSession() as session:
+        client = RuntimeClient(session, Counter(), may_act=lambda: False)
+        with pytest.raises(NotLeadingError):
+            await client.tell("127.0.0.1", DOCUMENT)
 
 
 async def _error(_: web.Request) -> web.Response:
