@@ -5,25 +5,12 @@ from typing import Any
 import pytest
 
 from motet_api.names import MODEL_LABEL
-from motet_operator.base_source import base_source
-from motet_operator.keys import Kind
-from motet_operator.resources import Manifest, digest, make_children
-from motet_operator.snapshot import BaseAnswer
-from tests.operator.factories import INSTALLATION, MODEL, MODEL_UID, NAMESPACE, model
+from motet_operator.keys import CHILDREN, Kind
+from motet_operator.resources import Manifest, digest
+from tests.operator.factories import MODEL, MODEL_UID, NAMESPACE
+from tests.operator.manifests import REMOTE, WITH_STORE, children, pod
 
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3, "targetQueueDepth": 4, "scaleDown": {"holdSeconds": 30}}
-
-
-def children(**spec: Any) -> dict[Kind, Manifest]:
-    given = model(**spec)
-    assert given.spec is not None
-    base = base_source(given, BaseAnswer(), "").effective
-    return make_children(given.meta, given.spec, base, INSTALLATION)
-
-
-def pod(**spec: Any) -> dict[str, Any]:
-    template: dict[str, Any] = children(**spec)[Kind.DEPLOYMENT]["spec"]["template"]["spec"]
-    return template
 
 
 def container(**spec: Any) -> dict[str, Any]:
@@ -31,11 +18,19 @@ def container(**spec: Any) -> dict[str, Any]:
     return dict(only)
 
 
-@pytest.mark.parametrize(("kind", "manifest"), children(autoscaling=AUTOSCALING).items())
+ALL = children(WITH_STORE, autoscaling=AUTOSCALING, model=REMOTE, startup={"prefetch": {"image": "AllNodes"}})
+
+
+def test_all_kinds_of_children_in_the_order_in_which_they_are_needed() -> None:
+    assert tuple(ALL) == CHILDREN
+
+
+@pytest.mark.parametrize(("kind", "manifest"), ALL.items())
 def test_every_child_is_named_labelled_and_owned(kind: Kind, manifest: Manifest) -> None:
     metadata = manifest["metadata"]
     assert manifest["kind"] == kind
-    assert (metadata["name"], metadata["namespace"], metadata["labels"][MODEL_LABEL]) == (MODEL, NAMESPACE, MODEL)
+    name = f"{MODEL}-prefetch" if kind is Kind.PREFETCHER else MODEL
+    assert (metadata["name"], metadata["namespace"], metadata["labels"][MODEL_LABEL]) == (name, NAMESPACE, MODEL)
     (owner,) = metadata["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["kind"]) == (MODEL_UID, True, "ModelDeployment")
 
@@ -61,6 +56,27 @@ def test_the_deployment_follows_spec_replicas_and_rolls_new_pods_first() -> None
     assert spec["replicas"] == 3
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_a_roll_has_time_for_images_and_weights_and_waits_for_new_pods_to_stay() -> None:
+    spec = children()[Kind.DEPLOYMENT]["spec"]
+    assert spec["progressDeadlineSeconds"] == 1800
+    assert 0 < spec["minReadySeconds"] < 10
+
+
+def test_a_drained_node_takes_one_pod_at_a_time_and_waits_for_none_that_does_not_serve() -> None:
+    manifests = children()
+    spec = manifests[Kind.DISRUPTION_BUDGET]["spec"]
+    assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    labels = manifests[Kind.DEPLOYMENT]["spec"]["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_prefetchers_pods_are_its_own() -> None:
+    spec = ALL[Kind.PREFETCHER]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    assert not ALL[Kind.SERVICE]["spec"]["selector"].items() <= labels.items()
 
 
 def test_the_service_selects_the_pods_and_shows_the_serving_port_only() -> None:

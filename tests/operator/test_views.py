@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from motet_operator.keys import Kind
-from motet_operator.views import ChildView, Declared, Pod, Scaling, read
+from motet_operator.views import ChildView, Declared, Pod, Prefetching, Scaling, read
 from tests.operator.factories import MODEL_UID, raw_adapter, raw_child, raw_model
 
 RUNNING = {"running": {"startedAt": "2026-11-24T10:00:00Z"}}
@@ -48,11 +48,31 @@ def test_a_running_pod() -> None:
             {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]},
             "Unschedulable: 0/1",
         ),
+        (
+            {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+            {"last": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}},
+            "CrashLoopBackOff: back-off (last exit code 137, OOMKilled)",
+        ),
+        ({"terminated": {"exitCode": 2, "reason": "Error"}}, {}, "Error: exit code 2"),
+        ({"terminated": {"exitCode": 0, "reason": "Completed"}}, {}, ""),
+        (
+            {"waiting": {"reason": "PodInitializing"}},
+            {"initContainerStatuses": [{"name": "fetch", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "container fetch: ErrImagePull: ",
+        ),
     ],
 )
 def test_why_a_pod_does_not_run(state: dict[str, Any], options: dict[str, Any], problem: str) -> None:
     view = pod_of(state, **options)
     assert (view.running, view.problem) == (False, problem)
+
+
+def test_of_vllms_pod_the_agent_is_asked_and_both_may_have_problems() -> None:
+    stopped = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    containers = [{"name": "vllm", "state": stopped}, {"name": "agent", "state": RUNNING}]
+    view = read(Kind.POD, raw_child(Kind.POD, status={"podIP": "10.0.0.1", "containerStatuses": containers}))
+    assert isinstance(view, Pod)
+    assert (view.running, view.problem) == (True, "container vllm: CrashLoopBackOff: back-off")
 
 
 def test_a_pod_without_an_address_does_not_run_yet() -> None:
@@ -111,6 +131,56 @@ def test_a_deployment_whose_status_is_about_an_older_generation() -> None:
     assert old.rollout
     assert new.rollout
     assert (old.rollout.current, new.rollout.current, new.rollout.replicas) == (False, True, 2)
+
+
+def test_a_deployment_that_has_given_up_says_first_why_no_pod_can_be_made() -> None:
+    conditions = [
+        {"type": "Progressing", "status": "False", "message": "timed out progressing"},
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: gpus"},
+    ]
+    view = read(Kind.DEPLOYMENT, raw_child(Kind.DEPLOYMENT, status={"conditions": conditions}))
+    healthy = read(Kind.DEPLOYMENT, raw_child(Kind.DEPLOYMENT, status={}))
+    assert isinstance(view, ChildView)
+    assert isinstance(healthy, ChildView)
+    assert view.rollout
+    assert healthy.rollout
+    assert (view.rollout.stuck, view.rollout.message) == (True, "exceeded quota: gpus; timed out progressing")
+    assert (healthy.rollout.stuck, healthy.rollout.message) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({}, Prefetching(False, 0, 0)),
+        (
+            {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 2, "updatedNumberScheduled": 3},
+            Prefetching(True, 3, 2),
+        ),
+        (
+            {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 3, "updatedNumberScheduled": 1},
+            Prefetching(True, 3, 1),
+        ),
+        (
+            {"observedGeneration": 0, "desiredNumberScheduled": 3, "numberReady": 3, "updatedNumberScheduled": 3},
+            Prefetching(False, 3, 0),
+        ),
+    ],
+)
+def test_a_prefetcher(status: dict[str, int], expected: Prefetching) -> None:
+    view = read(Kind.PREFETCHER, raw_child(Kind.PREFETCHER, status=status))
+    assert isinstance(view, ChildView)
+    assert view.prefetching == expected
+
+
+def test_what_an_autoscaler_wants_and_may_not_have() -> None:
+    conditions = [
+        {"type": "ScalingActive", "status": "True", "message": "ok"},
+        {"type": "ScalingLimited", "status": "True", "message": "more than the maximum"},
+    ]
+    status = {"conditions": conditions, "desiredReplicas": 3}
+    view = read(Kind.AUTOSCALER, raw_child(Kind.AUTOSCALER, status=status))
+    assert isinstance(view, ChildView)
+    assert view.scaling == Scaling(True, "ok", 3, "more than the maximum")
 
 
 def test_a_spec_that_cannot_be_understood_is_named_and_status_is_kept() -> None:

@@ -27,6 +27,9 @@ Schema = dict[str, Any]
 
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
 
+_UNSEEN: Final = {"observedGeneration": -1}
+"""Status before the operator has spoken: without it, kstatus would take a new object for one that is well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -47,25 +50,33 @@ class Column:
 
 
 _READY_COLUMN: Final = Column("Ready", f"{_READY}.status", description="Whether all that spec asks for is true.")
-_REASON_COLUMN: Final = Column("Reason", f"{_READY}.reason", wide=True, description="Why it is, or is not, ready.")
+_REASON_COLUMN: Final = Column("Reason", f"{_READY}.reason", description="Why it is, or is not, ready.")
+_MESSAGE_COLUMN: Final = Column("Message", f"{_READY}.message", wide=True, description="The same, in words.")
 _AGE_COLUMN: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
 _MODEL_DEPLOYMENT_COLUMNS: Final = (
     _READY_COLUMN,
-    Column("Replicas", ".spec.replicas", "integer", description="Pods wanted."),
-    Column("Up", ".status.readyReplicas", "integer", description="Pods that serve."),
+    Column("Up", ".status.summary.pods", description="Pods that serve, of those wanted."),
     Column("Adapters", ".status.adapters.summary", description="Versions resident, of those wanted."),
+    Column("Engine", ".spec.engine.type", description="What runs in the pods."),
+    Column("Model", ".spec.model.source.uri", description="Where the base model lies."),
     _REASON_COLUMN,
-    Column("Model", ".spec.model.source.uri", wide=True, description="Where the base model lies."),
     _AGE_COLUMN,
+    Column("Min", ".spec.autoscaling.minReplicas", "integer", wide=True, description="Fewest pods."),
+    Column("Max", ".spec.autoscaling.maxReplicas", "integer", wide=True, description="Most pods."),
+    Column("Digest", ".status.source.digest", wide=True, description="What the base's files are."),
+    _MESSAGE_COLUMN,
 )
 _LORA_ADAPTER_COLUMNS: Final = (
     _READY_COLUMN,
     Column("Model", ".spec.modelRef.name", description="The ModelDeployment that serves it."),
     Column("Traffic", ".status.summary.traffic", description="The split in effect, in percent by version."),
     Column("Versions", ".status.summary.versions", description="Versions resident, of those wanted."),
+    Column("Rollout", ".status.summary.rollout", description="Where the rollout is."),
     _REASON_COLUMN,
     _AGE_COLUMN,
+    Column("Residency", ".spec.residency", wide=True, description="When the pods load it."),
+    _MESSAGE_COLUMN,
 )
 
 
@@ -120,7 +131,7 @@ def structural_schema(model: type[KubeModel]) -> Schema:
     schema = _structural(raw, raw.get("$defs", {}))
     schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
     schema["properties"]["metadata"] = {"type": "object"}
-    schema["properties"]["status"] = _without_defaults(schema["properties"]["status"])
+    schema["properties"]["status"] = _without_defaults(schema["properties"]["status"]) | {"default": _UNSEEN}
     return schema | {"required": ["spec"]}
 
 

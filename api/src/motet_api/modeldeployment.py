@@ -288,7 +288,11 @@ class AdapterCounts(KubeModel):
 
 
 class ModelSourceStatus(KubeModel):
-    """What a base that is fetched turned out to be: what its pods are made from until spec names another source."""
+    """The base that pods are made from: that of spec, or the one before it while the new one is being fetched.
+
+    `uri` is the source as spec named it, with `@revision` if it gave one. `revision` and `digest` are what a base that
+    is fetched turned out to be; both hold until spec names another source.
+    """
 
     uri: str = ""
     revision: str = ""
@@ -302,6 +306,12 @@ class PrefetchStatus(KubeModel):
     nodes: int = 0
 
 
+class ModelSummary(KubeModel):
+    """The same, in the form of kubectl's columns: `1/2`."""
+
+    pods: str = "0/0"
+
+
 class ModelDeploymentStatus(KubeModel):
     """What is."""
 
@@ -313,6 +323,7 @@ class ModelDeploymentStatus(KubeModel):
     ready_replicas: int = 0
     selector: str = ""
     adapters: AdapterCounts = AdapterCounts()
+    summary: ModelSummary = ModelSummary()
     conditions: Conditions
 
 

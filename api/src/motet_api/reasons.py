@@ -115,7 +115,7 @@ class Reason(StrEnum):
     ADAPTERS_FAILED = "AdaptersFailed"
     """Some version cannot be loaded; the message names it. The others serve."""
     NOT_CONFIGURED = "NotConfigured"
-    """spec.autoscaling is absent; spec.replicas is the user's."""
+    """spec does not ask for it: spec.autoscaling is absent, or spec.startup.prefetch names nothing."""
     SCALING_ACTIVE = "ScalingActive"
     """The HorizontalPodAutoscaler reads its metric."""
     METRIC_UNAVAILABLE = "MetricUnavailable"

@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from motet_api.modeldeployment import AdapterCounts, ModelDeploymentSpec, ModelDeploymentStatus, PrefetchStatus
+from motet_api.modeldeployment import (
+    AdapterCounts,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    ModelSummary,
+    PrefetchStatus,
+)
 from motet_api.names import MODEL_LABEL
 from motet_api.reasons import ConditionType, Reason
 from motet_operator.base_source import BaseSource
-from motet_operator.conditions import Stamp, Verdict, no, unknown, yes
+from motet_operator.conditions import Stamp, Verdict, kstatus, no, unknown, yes
 from motet_operator.keys import Kind
 from motet_operator.obstacles import obstacles
 from motet_operator.prefetcher import prefetches
@@ -47,7 +53,6 @@ def model_status(model: Model, facts: ModelFacts, stamp: Stamp) -> ModelDeployme
     scaling, prefetching = facts.children.get(Kind.AUTOSCALER), facts.children.get(Kind.PREFETCHER)
     nodes = prefetching.prefetching if prefetching is not None else None
     ready = _ready(model, facts)
-    stalled = _stalled(ready, facts)
     verdicts = {
         ConditionType.READY: ready,
         ConditionType.AVAILABLE: _available(model.spec, facts),
@@ -55,8 +60,7 @@ def model_status(model: Model, facts: ModelFacts, stamp: Stamp) -> ModelDeployme
         ConditionType.AUTOSCALING: autoscaling_verdict(model.spec, scaling.scaling if scaling else None, facts.pods),
         ConditionType.SOURCE_RESOLVED: facts.source.verdict,
         ConditionType.PREFETCH_COMPLETE: _prefetched(model.spec, nodes),
-        ConditionType.RECONCILING: _reconciling(ready, stalled),
-        ConditionType.STALLED: stalled,
+        **kstatus(ready, _stuck(ready, facts)),
     }
     return ModelDeploymentStatus(
         observed_generation=stamp.generation,
@@ -71,6 +75,7 @@ def model_status(model: Model, facts: ModelFacts, stamp: Stamp) -> ModelDeployme
             failed=sum(found.failed for found in standings.values()),
             summary=f"{resident}/{len(standings)}",
         ),
+        summary=ModelSummary(pods=f"{seen.ready}/{model.spec.replicas if model.spec else '?'}"),
         conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
 
@@ -96,18 +101,10 @@ def _ready(model: Model, facts: ModelFacts) -> Verdict:
     return no(Reason.PROGRESSING, "; ".join([*parts, *obstacles(seen, facts.pods)]))
 
 
-def _stalled(ready: Verdict, facts: ModelFacts) -> Verdict:
+def _stuck(ready: Verdict, facts: ModelFacts) -> bool:
     """Whether somebody must change something before it can become ready."""
     helpless = facts.refusal is not None or facts.source.final or facts.rollout.stuck
-    if not ready.true and (helpless or ready.reason is Reason.INVALID_SPEC):
-        return yes(ready.reason, ready.message)
-    return no(Reason.NOT_STALLED, "nothing needs anybody's help")
-
-
-def _reconciling(ready: Verdict, stalled: Verdict) -> Verdict:
-    if stalled.true:
-        return no(stalled.reason, "waiting will not help: see Stalled")
-    return no(Reason.READY, "nothing is under way") if ready.true else yes(ready.reason, ready.message)
+    return helpless or ready.reason is Reason.INVALID_SPEC
 
 
 def _available(spec: ModelDeploymentSpec | None, facts: ModelFacts) -> Verdict:

@@ -98,10 +98,11 @@ def _agent(
     options = {
         "engine-url": f"http://127.0.0.1:{SERVING_PORT}",
         "admin-port": ADMIN_PORT,
-        "store": installation.store or None,
         "model-name": name,
+        "max-batch-size": spec.engine.max_batch_size,
         "max-rank": spec.adapters.max_rank,
         "adapter-cache": ADAPTERS_ROOT,
+        "drain-grace-seconds": DRAIN_GRACE_SECONDS,
     }
     return {
         "name": AGENT_CONTAINER,
