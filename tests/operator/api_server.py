@@ -19,6 +19,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.objects: dict[str, list[Raw]] = {}
         self.streams: dict[str, list[Raw]] = {}
+        self.open: dict[str, asyncio.Queue[Raw]] = {}
         self.writes: list[str] = []
         self.tokens: list[str] = []
         self.refuse_token = ""
@@ -58,8 +59,13 @@ class ApiServer:
             await response.write(json.dumps(event).encode() + b"\n")
             if event is GONE:
                 return response
-        await asyncio.Event().wait()
-        return response
+        queue = self.open.setdefault(plural, asyncio.Queue())
+        while True:
+            await response.write(json.dumps(await queue.get()).encode() + b"\n")
+
+    async def send(self, plural: str, event: Raw) -> None:
+        """An event for the watch of a plural, now or as soon as there is one."""
+        await self.open.setdefault(plural, asyncio.Queue()).put(event)
 
     async def _lease(self, request: web.Request) -> web.Response:
         """The one Lease, with the API server's check of versions."""

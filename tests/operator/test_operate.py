@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from motet_operator.command_line import make_parser
+from motet_operator.errors import WatchesEndedError
 from motet_operator.operate import make_leadership, operate
 from tests.operator.api_server import ApiServer
 from tests.operator.factories import raw_adapter
@@ -121,3 +123,17 @@ async def test_a_standby_is_ready_and_writes_nothing_until_it_leads(tmp_path: Pa
 async def test_without_a_lease_a_process_leads() -> None:
     leadership = make_leadership(None, api=None, metrics=None)  # type: ignore[arg-type]
     assert leadership.leads()
+
+
+@pytest.mark.process
+async def test_a_watch_that_fails_for_good_ends_the_process_and_gives_the_lease_back(tmp_path: Path) -> None:
+    """kopf goes on after whatever it knows; after anything else a new process is the remedy, and the standby works."""
+    async with process(tmp_path) as running:
+        await running.until_leading()
+        await running.server.send("pods", {"type": "ERROR", "object": {"kind": "Status", "code": 500}})
+        done, _ = await asyncio.wait([running.task], timeout=10)
+        assert done
+        error = running.task.exception()
+        assert isinstance(error, ExceptionGroup)
+        assert error.subgroup(WatchesEndedError) is not None
+        assert running.server.holders[-1] == ""

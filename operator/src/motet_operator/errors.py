@@ -8,6 +8,7 @@ OperatorError
 +-- NotFoundError        the object is not there (404)
 +-- SilentPodError       a runtime pod did not answer as agreed: what it holds is unknown
 +-- SilentStoreError     the adapter store did not answer as agreed: what it holds is unknown
++-- WatchesEndedError    kopf gave up: only a new process helps
 """
 
 
@@ -41,3 +42,7 @@ class SilentPodError(OperatorError):
 
 class SilentStoreError(OperatorError):
     """The adapter store did not answer, or not as agreed."""
+
+
+class WatchesEndedError(OperatorError):
+    """Nothing tells of changes any more."""

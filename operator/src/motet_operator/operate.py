@@ -21,7 +21,7 @@ from motet_operator.condition_metrics import ConditionCollector
 from motet_operator.connection import connect
 from motet_operator.debug_page import make_debug_page
 from motet_operator.election import Alone, Election, Leadership
-from motet_operator.errors import OperatorError
+from motet_operator.errors import OperatorError, WatchesEndedError
 from motet_operator.index import Index
 from motet_operator.installation_options import installation_of
 from motet_operator.journal import Journal
@@ -155,10 +155,16 @@ def stop_requested() -> asyncio.Event:
 
 
 async def first_of(watching: asyncio.Task[None], event: asyncio.Event) -> None:
-    """Wait for the event, or for the watches to end, which they do at an error only."""
+    """Wait for the event.
+
+    Raises:
+        WatchesEndedError: the watches ended before. kopf then cancels whatever was begun after it, this wait included.
+    """
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
+    if not event.is_set():
+        raise WatchesEndedError("the watches ended: see the error of kopf above; a new process begins them anew")
 
 
 async def prime(resync: Resync) -> None:
