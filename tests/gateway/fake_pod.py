@@ -25,11 +25,13 @@ class FakePod:
     name: str
     resident: set[str] = field(default_factory=set)
     loading: set[str] = field(default_factory=set)
+    standby: set[str] = field(default_factory=set)
     batch: int = 4
     draining: bool = False
     address: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     running: int = 0
     left: int = 0
     """Requests whose client (the gateway) went away before they were answered."""
@@ -42,6 +44,7 @@ class FakePod:
     async def adapters(self, _request: web.Request) -> web.Response:
         reports = [AdapterReport(id=AdapterId(name), reason=AdapterReason.RESIDENT) for name in self.resident]
         reports += [AdapterReport(id=AdapterId(name), reason=AdapterReason.LOADING) for name in self.loading]
+        reports += [AdapterReport(id=AdapterId(name), reason=AdapterReason.STANDBY) for name in self.standby]
         report = AdaptersReport(
             model="tiny",
             base_loaded=True,
@@ -57,6 +60,7 @@ class FakePod:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
         self.bodies.append(body)
+        self.paths.append(request.path)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.running += 1
         try:
@@ -70,6 +74,28 @@ class FakePod:
     async def echo(self, _request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         """Answer at once, with who is asked."""
         return web.json_response({"pod": self.name, "asked": asked(body)}, headers=version_headers(body))
+
+    async def only_resident(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        """Answer for what it holds now, whatever it was last believed to hold."""
+        if asked(body) in self.resident:
+            return await self.echo(request, body)
+        return await self.refuse(ErrorCode.ADAPTER_NOT_FOUND)(request, body)
+
+    async def vllm(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        """Answer as vLLM does: without our headers, with the model in the body."""
+        if asked(body) not in self.resident | {"tiny"}:
+            error = {"message": f"The model `{asked(body)}` does not exist.", "type": "NotFoundError", "code": 404}
+            return web.json_response({"error": error}, status=404)
+        if not body.get("stream"):
+            return web.json_response({"model": asked(body), "choices": [{"index": 0, "text": "yes"}]})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in ("ye", "s"):
+            chunk = {"model": asked(body), "choices": [{"index": 0, "text": piece}]}
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
 
     async def hold(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         """Answer once the test says so."""

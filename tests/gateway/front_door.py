@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from motet_api.names import DEMAND_PATH
-from motet_api.wire import Demand
+from motet_api.names import DEMAND_PATH, OUTCOMES_PATH
+from motet_api.wire import AdapterOutcome, Demand, VersionOutcome
 from motet_gateway.main import parse_arguments, serve
 from tests.gateway.fake_pod import FakePod, running_pod
 
@@ -22,6 +22,9 @@ CHURN = {
     "versions": ["v1", "v2"],
     "traffic": [{"version": "v1", "weight": 90}, {"version": "v2", "weight": 10}],
 }
+
+
+BOTH = {"churn@v1", "churn@v2"}
 
 
 async def until(probe: Callable[[], Awaitable[Any]], seconds: float = 5, what: str = "condition") -> Any:
@@ -63,11 +66,36 @@ class FrontDoor:
         models = Demand.model_validate_json((await self.get(DEMAND_PATH))[1]).models
         return sum(model.waiting for model in models), sum(model.running for model in models)
 
+    async def outcomes(self, name: str = "default/churn") -> AdapterOutcome:
+        """What became of the requests of the last minute."""
+        status, text = await self.get(f"{OUTCOMES_PATH}/{name}?seconds=60")
+        assert status == 200, text
+        return AdapterOutcome.model_validate_json(text)
+
+    async def until_outcome(self, version: str, **counts: int) -> VersionOutcome:
+        """The version's outcome, once its counts are these."""
+
+        async def found() -> VersionOutcome | None:
+            (outcome,) = [each for each in (await self.outcomes()).versions if each.version == version]
+            return outcome if outcome.model_dump().items() >= counts.items() else None
+
+        outcome: VersionOutcome = await until(found, what=f"{version}: {counts}")
+        return outcome
+
+    def rewrite(self, folder: Path, **changes: Any) -> None:
+        """Give the first adapter of the table other fields."""
+        self.table["adapters"][0] = self.table["adapters"][0] | changes
+        (folder / "table.yaml").write_text(yaml.safe_dump(self.table))
+
     async def until_counts(self, waiting: int, running: int) -> None:
         async def same() -> bool:
             return await self.counts() == (waiting, running)
 
         await until(same, what=f"{waiting} waiting, {running} running")
+
+
+Opening = Callable[..., AbstractAsyncContextManager[FrontDoor]]
+"""`front_door` without `endings`."""
 
 
 @asynccontextmanager
@@ -77,21 +105,27 @@ async def front_door(
     endings: "list[asyncio.Task[None]]",
     adapters: Iterable[dict[str, Any]] = (CHURN,),
     queue: dict[str, int] | None = None,
+    agents: Iterable[FakePod] = (),
     flags: Iterable[str] = (),
 ) -> AsyncIterator[FrontDoor]:
     """A gateway that knows of a model "tiny" with these pods, once it has heard from each of them.
 
-    It is told to stop at the end of the block. Its task goes to `endings`: the server takes a fifth of a second to
-    stop, which the next test need not wait for.
+    With `agents`, the pods run vLLM and these say what they hold. It is told to stop at the end of the block. Its task
+    goes to `endings`: the server takes a fifth of a second to stop, which the next test need not wait for.
     """
     async with AsyncExitStack() as stack:
-        for pod in pods:
+        agents = list(agents)
+        for pod in [*pods, *agents]:
             await stack.enter_async_context(running_pod(pod))
-        entry = {
+        entry: dict[str, Any] = {
             "name": "tiny",
             "queue": queue or {},
             "pods": [{"name": pod.name, "address": pod.address} for pod in pods],
         }
+        if agents:
+            entry["engine"] = "VLLM"
+            for each, agent in zip(entry["pods"], agents, strict=True):
+                each["reportsAt"] = agent.address
         table = {"models": [entry], "adapters": list(adapters)}
         (folder / "table.yaml").write_text(yaml.safe_dump(table))
         with socket.socket() as probe:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from motet_api.loraadapter import Residency
+from motet_api.modeldeployment import EngineType
 from motet_gateway.file_source import FileSource, TableFileError, read_table
 from motet_gateway.routing import Routing
-from motet_gateway.table import ObjectKey, Share
+from motet_gateway.table import Mirror, ObjectKey, Share
 
 GOOD = """
 models:
@@ -34,6 +36,26 @@ def test_a_file_becomes_a_table(tmp_path: Path) -> None:
     assert table.adapters[ObjectKey("default", "churn")].traffic == (Share("v1", 90), Share("v2", 10))
 
 
+def test_what_may_be_left_out_and_is_not(tmp_path: Path) -> None:
+    text = """
+models:
+  - {name: big, namespace: models, engine: VLLM, pods: [{name: a, address: "h:1", reportsAt: "h:2"}]}
+adapters:
+  - name: churn
+    model: big
+    modelNamespace: models
+    versions: [v1]
+    mirror: [{version: v1, percent: 5}]
+    residency: OnDemand
+"""
+    table = read_table(write(tmp_path, text))
+    assert table.models[ObjectKey("models", "big")].engine is EngineType.VLLM
+    assert [pod.reports_at for pod in table.all_pods()] == ["h:2"]
+    churn = table.adapters[ObjectKey("default", "churn")]
+    assert (churn.runtime_id("v1"), churn.mirror) == ("default/churn@v1", (Mirror("v1", 5),))
+    assert churn.residency is Residency.ON_DEMAND
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -43,6 +65,8 @@ def test_a_file_becomes_a_table(tmp_path: Path) -> None:
         ("models: [{name: tiny, pods: [{name: a, address: nowhere}]}]", "address"),
         ("models: []\nadapters: [{name: a, model: tiny, versions: [v1, v2]}]", "traffic is required"),
         ("models: []\nadapters: [{name: a, model: m, versions: [v1], traffic: [{version: v2, weight: 1}]}]", "v2"),
+        ("models: []\nadapters: [{name: a, model: m, versions: [v1], mirror: [{version: v2, percent: 1}]}]", "mirror"),
+        ('models: [{name: m, engine: VLLM, pods: [{name: a, address: "h:1"}]}]', "reportsAt"),
         ("just text", "table.yaml"),
     ],
 )

@@ -1,18 +1,11 @@
-"""The gateway from end to end: what reaches the pods, what comes back, what a leaving client or a failing pod does."""
+"""The gateway from end to end: what reaches the pods, and what comes back."""
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-import pytest_asyncio
-from aiohttp import web
 
 from motet_api.errors import ErrorCode
 from motet_api.names import (
@@ -22,21 +15,10 @@ from motet_api.names import (
     POD_HEADER,
     REQUEST_ID_HEADER,
 )
-from tests.gateway.fake_pod import FakePod, event
-from tests.gateway.front_door import FrontDoor, front_door, until
+from tests.gateway.fake_pod import FakePod
+from tests.gateway.front_door import BOTH, Opening, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-BOTH = {"churn@v1", "churn@v2"}
-Opening = Callable[..., AbstractAsyncContextManager[FrontDoor]]
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def opening() -> AsyncIterator[Opening]:
-    """Opens gateways; at the end all of them have stopped without an error."""
-    endings: list[asyncio.Task[None]] = []
-    yield partial(front_door, endings=endings)
-    await asyncio.gather(*endings)
 
 
 async def test_routes_names_and_headers(opening: Opening, tmp_path: Path) -> None:
@@ -145,182 +127,6 @@ async def test_wrong_requests_are_json_errors(opening: Opening, tmp_path: Path) 
         assert door.pods[0].bodies == []
 
 
-async def test_a_stream_arrives_piece_by_piece(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-    pod.behave = pod.stream
-    async with opening(tmp_path, pod) as door:
-        body = {"model": "churn@v1", "prompt": "x", "stream": True}
-        async with door.client.post(door.url + "/v1/completions", json=body) as answer:
-            assert answer.headers["content-type"] == "text/event-stream"
-            assert event(await answer.content.readline()) == {"n": 1}
-            await door.until_counts(0, 1)
-            pod.go_on.set()
-            assert await answer.content.readline() == b"\n"
-            assert event(await answer.content.readline()) == {"n": 2}
-        await door.until_counts(0, 0)
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-async def test_a_client_that_leaves_ends_the_request_at_the_pod(
-    opening: Opening, tmp_path: Path, streaming: bool
-) -> None:
-    pod = FakePod("a", BOTH)
-    pod.behave = pod.stream if streaming else pod.hold
-    async with opening(tmp_path, pod) as door:
-        async with aiohttp.ClientSession() as leaving:
-            request = asyncio.create_task(leaving.post(door.url + "/v1/completions", json={"model": "churn@v1"}))
-            await door.until_counts(0, 1)
-            if streaming:
-                answer = await request
-                await answer.content.readline()
-                answer.close()
-            else:
-                request.cancel()
-
-        async def cancelled() -> bool:
-            return pod.left == 1
-
-        await until(cancelled, what="the pod's request cancelled")
-        await door.until_counts(0, 0)
-        _, metrics = await door.get("/metrics")
-        assert 'adapter="churn",code="499"' in metrics
-
-
-async def test_a_client_that_leaves_the_queue_is_gone(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH, batch=1)
-    pod.behave = pod.hold
-    async with opening(tmp_path, pod) as door:
-        first = asyncio.create_task(door.complete("churn@v1"))
-        await door.until_counts(0, 1)
-        second = asyncio.create_task(door.complete("churn@v1"))
-        await door.until_counts(1, 1)
-        second.cancel()
-        await door.until_counts(0, 1)
-        pod.go_on.set()
-        assert (await first)[0] == 200
-        assert len(pod.bodies) == 1
-
-
-async def test_the_queue_is_bounded_in_length_and_time(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH, batch=1)
-    pod.behave = pod.hold
-    async with opening(tmp_path, pod, queue={"maxRequests": 1, "maxWaitSeconds": 1}) as door:
-        running = asyncio.create_task(door.complete("churn@v1"))
-        await door.until_counts(0, 1)
-        waiting = asyncio.create_task(door.complete("churn@v1"))
-        await door.until_counts(1, 1)
-        status, body, headers = await door.complete("churn@v1")
-        assert (status, body["error"]["code"], headers["retry-after"]) == (429, ErrorCode.OVERLOADED, "2")
-        status, body, headers = await waiting
-        assert (status, body["error"]["code"]) == (503, ErrorCode.NO_READY_POD)
-        assert "retry-after" in headers
-        pod.go_on.set()
-        assert (await running)[0] == 200
-
-
-def crash(pod: FakePod) -> Any:
-    return pod.crash
-
-
-def draining(pod: FakePod) -> Any:
-    return pod.refuse(ErrorCode.DRAINING)
-
-
-def absent(pod: FakePod) -> Any:
-    return pod.refuse(ErrorCode.ADAPTER_NOT_FOUND)
-
-
-def loading(pod: FakePod) -> Any:
-    return pod.refuse(ErrorCode.NO_READY_POD)
-
-
-@pytest.mark.parametrize(
-    ("first", "cause"), [(crash, "lost"), (draining, "draining"), (absent, "absent"), (loading, "loading")]
-)
-async def test_another_pod_is_asked_before_the_first_byte(
-    opening: Opening, tmp_path: Path, first: Any, cause: str
-) -> None:
-    one, two = FakePod("a", BOTH), FakePod("b", BOTH)
-    one.behave = first(one)
-    async with opening(tmp_path, one, two) as door:
-        status, body, headers = await door.complete("churn@v1")
-        assert (status, body["pod"], headers[POD_HEADER]) == (200, "b", "b")
-        assert (len(one.bodies), len(two.bodies)) == (1, 1)
-        assert f'motet_gateway_retries_total{{cause="{cause}",model="tiny"' in (await door.get("/metrics"))[1]
-
-
-async def test_a_pod_that_always_refuses_is_not_asked_for_ever(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-    pod.behave = pod.refuse(ErrorCode.DRAINING)
-    async with opening(tmp_path, pod) as door:
-        status, body, _ = await door.complete("churn@v1")
-        assert (status, body["error"]["code"]) == (503, ErrorCode.NO_READY_POD)
-        assert len(pod.bodies) == 4
-
-
-async def test_nothing_is_asked_twice_after_the_first_byte(opening: Opening, tmp_path: Path) -> None:
-    one, two = FakePod("a", BOTH), FakePod("b", BOTH)
-    for pod in (one, two):
-        pod.behave = pod.break_off
-    async with opening(tmp_path, one, two) as door:
-        body = {"model": "churn@v1", "prompt": "x", "stream": True}
-        async with door.client.post(door.url + "/v1/completions", json=body) as answer:
-            assert event(await answer.content.readline()) == {"n": 1}
-            one.go_on.set()
-            two.go_on.set()
-            rest = await answer.content.read()
-        assert json.loads(rest.split(b"data: ")[-1])["error"]["code"] == ErrorCode.UPSTREAM_FAILED
-        assert len(one.bodies) + len(two.bodies) == 1
-        assert 'code="502"' in (await door.get("/metrics"))[1]
-
-
-async def test_an_answer_that_is_not_a_stream_is_cut_off_with_the_pod(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-
-    async def half(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
-        headers = {"content-type": "application/json", ADAPTER_HEADER: "churn", ADAPTER_VERSION_HEADER: "v1"}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        await response.write(b'{"half":')
-        await pod.go_on.wait()
-        assert request.transport is not None
-        request.transport.abort()
-        return response
-
-    pod.behave = half
-    async with opening(tmp_path, pod) as door:
-        answer = await door.client.post(door.url + "/v1/completions", json={"model": "churn@v1"})
-        assert await answer.content.readany() == b'{"half":'
-        pod.go_on.set()
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await answer.read()
-
-
-@pytest.mark.parametrize("answered_by", [{}, {ADAPTER_HEADER: "churn", ADAPTER_VERSION_HEADER: "v2"}])
-async def test_an_answer_of_another_version_is_refused(
-    opening: Opening, tmp_path: Path, answered_by: dict[str, str]
-) -> None:
-    pod = FakePod("a", BOTH)
-
-    async def wrong(_request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response({"text": "from somebody else"}, headers=answered_by)
-
-    pod.behave = wrong
-    async with opening(tmp_path, pod) as door:
-        status, body, _ = await door.complete("churn@v1")
-        assert (status, body["error"]["code"]) == (502, ErrorCode.UPSTREAM_FAILED)
-        assert "churn@v1" in body["error"]["message"]
-
-
-async def test_a_pods_own_errors_are_passed_on(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-    pod.behave = pod.refuse(ErrorCode.INVALID_REQUEST)
-    async with opening(tmp_path, pod) as door:
-        status, body, headers = await door.complete("churn@v1")
-        assert (status, body["error"]["message"], headers[POD_HEADER]) == (400, "a refuses", "a")
-        assert len(pod.bodies) == 1
-
-
 async def test_the_list_of_models(opening: Opening, tmp_path: Path) -> None:
     async with opening(tmp_path, FakePod("a", {"churn@v1"})) as door:
         listed = json.loads((await door.get("/v1/models"))[1])
@@ -351,49 +157,6 @@ async def test_requests_are_counted_by_names_that_exist(opening: Opening, tmp_pa
         labels = f'adapter="churn",{rest}'
         for name in ("request_seconds", "first_byte_seconds"):
             assert f"motet_gateway_{name}_count{{{labels}}} 1.0" in metrics
-
-
-async def test_stopping_lets_requests_end(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-    pod.behave = pod.hold
-    async with opening(tmp_path, pod, flags=["--grace", "0.3", "--finish", "20"]) as door:
-        assert (await door.get("/readyz"))[0] == 200
-        request = asyncio.create_task(door.complete("churn@v1"))
-        await door.until_counts(0, 1)
-        door.stop.set()
-
-        async def not_ready() -> bool:
-            return (await door.get("/readyz"))[0] == 503
-
-        await until(not_ready, what="not ready any more")
-        assert (await door.get("/livez"))[0] == 200
-
-        async def closed() -> bool:
-            try:
-                await door.client.get(door.url + "/livez", headers={"connection": "close"})
-            except aiohttp.ClientConnectionError:
-                return True
-            return False
-
-        await until(closed, what="the port closed")
-        pod.go_on.set()
-        assert (await request)[0] == 200
-        await door.served
-
-
-async def test_what_is_no_http_is_an_upstream_failure(opening: Opening, tmp_path: Path) -> None:
-    pod = FakePod("a", BOTH)
-
-    async def babble(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
-        assert isinstance(request.transport, asyncio.Transport)
-        request.transport.write(b"hello there\r\n\r\n")
-        request.transport.close()
-        return web.Response()
-
-    pod.behave = babble
-    async with opening(tmp_path, pod) as door:
-        status, body, _ = await door.complete("churn@v1")
-        assert (status, body["error"]["code"]) == (502, ErrorCode.UPSTREAM_FAILED)
 
 
 async def test_probes_and_lists_are_not_counted_as_requests(opening: Opening, tmp_path: Path) -> None:

@@ -69,6 +69,17 @@ def test_removed_versions_are_dropped_and_can_come_back() -> None:
     assert counted(registry)["churn", "v1", "200"] == 1
 
 
+def test_copies_are_counted_apart_and_dropped_with_their_version() -> None:
+    metrics, registry = observed()
+    metrics.mirrored(V2, "answered")
+    assert counted(registry, "mirrored_requests_total") == {("churn", "v2", ""): 1}
+    assert counted(registry) == {}
+    metrics.prune(table([model()], [adapter(versions=("v2",))]), Fleet())
+    assert counted(registry, "mirrored_requests_total")
+    metrics.prune(table([model()], [adapter(versions=("v1",))]), Fleet())
+    assert counted(registry, "mirrored_requests_total") == {}
+
+
 def test_every_metric_is_documented() -> None:
     _, registry = observed()
     registry.register(QueueCollector(Routing(), Dispatcher(lambda: 0.0)))

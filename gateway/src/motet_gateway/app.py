@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from motet_api.errors import ErrorCode
-from motet_api.names import DEMAND_PATH, LIVE_PATH, READY_PATH
+from motet_api.names import DEMAND_PATH, LIVE_PATH, OUTCOMES_PATH, READY_PATH
 from motet_gateway.answers import error_answer
 from motet_gateway.bodies import BodyBudget
 from motet_gateway.demand import demand
@@ -25,8 +25,11 @@ from motet_gateway.exchange import exchange_of
 from motet_gateway.lorax_routes import LoraxRoutes
 from motet_gateway.metrics import Metrics
 from motet_gateway.openai_routes import OpenAIRoutes
+from motet_gateway.outcome_windows import LONGEST_SECONDS
+from motet_gateway.outcomes import Outcomes
 from motet_gateway.proxy import Proxy
 from motet_gateway.routing import Routing
+from motet_gateway.table import ObjectKey
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class Parts:
     routing: Routing
     dispatcher: Dispatcher
     proxy: Proxy
+    outcomes: Outcomes
     metrics: Metrics
     registry: CollectorRegistry
     budget: BodyBudget
@@ -68,7 +72,7 @@ def make_app(parts: Parts) -> ASGIApp:
 
 
 class OwnRoutes:
-    """Probes, metrics and demand."""
+    """Probes, metrics, demand and outcomes."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -80,6 +84,7 @@ class OwnRoutes:
             Route(READY_PATH, self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             Route(DEMAND_PATH, self.demand, methods=["GET"]),
+            Route(f"{OUTCOMES_PATH}/{{namespace}}/{{name}}", self.outcomes, methods=["GET"]),
         ]
 
     async def live(self, _request: Request) -> Response:
@@ -88,8 +93,7 @@ class OwnRoutes:
 
     async def ready(self, _request: Request) -> Response:
         """Whether new requests should come here: after the first complete read of the table, until told to stop."""
-        if not self._parts.routing.synced:
-            raise UnavailableError(ErrorCode.NO_READY_POD, "the routing table has not been read yet", 1)
+        self._check_synced()
         if self._parts.lifecycle.stopping:
             raise UnavailableError(ErrorCode.DRAINING, "this gateway is going away", 1)
         return Response("ok\n", media_type="text/plain")
@@ -100,10 +104,35 @@ class OwnRoutes:
 
     async def demand(self, _request: Request) -> Response:
         """Requests waiting and running by model. Refused before the table is read: no data is not zero."""
-        if not self._parts.routing.synced:
-            raise UnavailableError(ErrorCode.NO_READY_POD, "the routing table has not been read yet", 1)
+        self._check_synced()
         answer = demand(self._parts.routing.table, self._parts.dispatcher, self._parts.wall_clock())
         return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
+
+    async def outcomes(self, request: Request) -> Response:
+        """What became of the requests of an adapter's versions lately. Refused before the table is read."""
+        self._check_synced()
+        seconds = _seconds(request.query_params.get("seconds", ""))
+        key = ObjectKey(request.path_params["namespace"], request.path_params["name"])
+        answer = self._parts.outcomes.report(key, self._parts.routing.table.adapters.get(key), seconds)
+        return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
+
+    def _check_synced(self) -> None:
+        if not self._parts.routing.synced:
+            raise UnavailableError(ErrorCode.NO_READY_POD, "the routing table has not been read yet", 1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= LONGEST_SECONDS:
+        raise RequestRefusedError(
+            ErrorCode.INVALID_REQUEST,
+            f"`seconds` must be a number from 1 to {LONGEST_SECONDS}, and is {text!r}",
+            param="seconds",
+        )
+    return seconds
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

@@ -77,6 +77,10 @@ class Dispatcher:
         """A place in the queue for a request that arrives now."""
         return Ticket(model, adapter, self._clock() + model.max_wait_seconds, spills)
 
+    def moved(self, ticket: Ticket, model: Model, adapter: AdapterId | None, spills: bool) -> Ticket:
+        """The place of a request that now goes to another version: it keeps the tries, and may wait no longer."""
+        return Ticket(model, adapter, ticket.deadline, spills, ticket.tried)
+
     async def acquire(self, ticket: Ticket) -> Lease:
         """A place on a pod, at once or after waiting. Cancelling the caller takes it out of the queue.
 

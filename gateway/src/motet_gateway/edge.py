@@ -13,7 +13,7 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from motet_api.names import DEMAND_PATH, LIVE_PATH, READY_PATH, REQUEST_ID_HEADER
+from motet_api.names import DEMAND_PATH, LIVE_PATH, OUTCOMES_PATH, READY_PATH, REQUEST_ID_HEADER
 from motet_gateway.answers import error_answer
 from motet_gateway.bodies import BodyBudget
 from motet_gateway.errors import GatewayError
@@ -60,7 +60,7 @@ class Edge:
         try:
             await self._answer(scope, receive, observed, exchange)
         finally:
-            if scope["path"] not in NOT_COUNTED:
+            if scope["path"] not in NOT_COUNTED and not scope["path"].startswith(f"{OUTCOMES_PATH}/"):
                 self._metrics.observe(exchange, started, self._clock())
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:

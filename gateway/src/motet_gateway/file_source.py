@@ -2,6 +2,7 @@
 
 models:
   - name: tiny
+    engine: Motet
     pods: [{name: a, address: "127.0.0.1:8000"}]
     queue: {maxRequests: 100, maxWaitSeconds: 10}
 adapters:
@@ -9,6 +10,8 @@ adapters:
     model: tiny
     versions: [v1, v2]
     traffic: [{version: v1, weight: 90}, {version: v2, weight: 10}]
+    mirror: [{version: v2, percent: 5}]
+    residency: Required
 """
 
 import asyncio
@@ -21,12 +24,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from motet_api.identity import NAME_PATTERN, PodName
-from motet_api.loraadapter import TrafficTarget, VersionName
-from motet_api.modeldeployment import QueueSpec
+from motet_api.loraadapter import MirrorTarget, Residency, TrafficTarget, VersionName
+from motet_api.modeldeployment import EngineType, QueueSpec
 from motet_api.objects import KubeModel
 from motet_gateway.errors import SourceError
 from motet_gateway.routing import Routing
-from motet_gateway.table import Adapter, Model, ObjectKey, Pod, PodKey, Share, Table
+from motet_gateway.table import Adapter, Mirror, Model, ObjectKey, Pod, PodKey, Share, Table
 from motet_gateway.table_builder import build_table
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 1.0
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Address = Annotated[str, Field(pattern=r"^[^/\s]+:\d+$")]
 
 
 class TableFileError(SourceError):
@@ -45,10 +49,11 @@ class FileModel(KubeModel, extra="forbid"):
 
 
 class PodEntry(FileModel):
-    """A pod; `address` is `host:port`."""
+    """A pod; `address` is `host:port`. `reports_at` is that of the agent which says what the pod holds (vLLM)."""
 
     name: Name
-    address: Annotated[str, Field(pattern=r"^[^/\s]+:\d+$")]
+    address: Address
+    reports_at: Address | None = None
 
 
 class ModelEntry(FileModel):
@@ -56,26 +61,38 @@ class ModelEntry(FileModel):
 
     name: Name
     namespace: Name = "default"
+    engine: EngineType = EngineType.MOTET
     queue: QueueSpec = QueueSpec()
     pods: list[PodEntry] = []
 
+    @model_validator(mode="after")
+    def _agents_are_known(self) -> Self:
+        silent = [pod.name for pod in self.pods if pod.reports_at is None]
+        if self.engine is EngineType.VLLM and silent:
+            raise ValueError(f"pods of engine VLLM need reportsAt, the address of their agent: {', '.join(silent)}")
+        return self
+
 
 class AdapterEntry(FileModel):
-    """An adapter of a model of the same namespace. With one version, `traffic` may be left out."""
+    """An adapter, of a model of its own namespace unless said. With one version, `traffic` may be left out."""
 
     name: Name
     namespace: Name = "default"
     model: Name
+    model_namespace: Name | None = None
     versions: Annotated[list[VersionName], Field(min_length=1)]
     traffic: list[TrafficTarget] | None = None
+    mirror: list[MirrorTarget] = []
+    residency: Residency = Residency.REQUIRED
 
     @model_validator(mode="after")
     def _traffic_fits(self) -> Self:
         if self.traffic is None and len(self.versions) > 1:
             raise ValueError("traffic is required with more than one version")
-        unknown = {target.version for target in self.traffic or []} - set(self.versions)
-        if unknown:
-            raise ValueError(f"traffic names versions that are not listed: {', '.join(sorted(unknown))}")
+        for field, targets in (("traffic", self.traffic or []), ("mirror", self.mirror)):
+            unknown = {target.version for target in targets} - set(self.versions)
+            if unknown:
+                raise ValueError(f"{field} names versions that are not listed: {', '.join(sorted(unknown))}")
         return self
 
 
@@ -88,10 +105,17 @@ class TableFile(FileModel):
     def table(self) -> Table:
         """The routing table."""
         models = [
-            Model(ObjectKey(m.namespace, m.name), m.queue.max_requests, m.queue.max_wait_seconds) for m in self.models
+            Model(ObjectKey(m.namespace, m.name), m.queue.max_requests, m.queue.max_wait_seconds, m.engine)
+            for m in self.models
         ]
         pods = [
-            Pod(PodKey(m.namespace, PodName(pod.name)), ObjectKey(m.namespace, m.name), pod.address, ready=True)
+            Pod(
+                PodKey(m.namespace, PodName(pod.name)),
+                ObjectKey(m.namespace, m.name),
+                pod.address,
+                ready=True,
+                reports_at=pod.reports_at or "",
+            )
             for m in self.models
             for pod in m.pods
         ]
@@ -144,7 +168,9 @@ def _adapter(entry: AdapterEntry) -> Adapter:
     traffic = entry.traffic or [TrafficTarget(version=entry.versions[0], weight=1)]
     return Adapter(
         ObjectKey(entry.namespace, entry.name),
-        ObjectKey(entry.namespace, entry.model),
+        ObjectKey(entry.model_namespace or entry.namespace, entry.model),
         tuple(entry.versions),
         tuple(Share(target.version, target.weight) for target in traffic),
+        mirror=tuple(Mirror(target.version, target.percent) for target in entry.mirror),
+        residency=entry.residency,
     )

@@ -1,19 +1,21 @@
 """The LoRAX API: `lorax-client` works against it unmodified."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route as HttpRoute
 
 from motet_api.errors import ErrorCode
 from motet_api.names import BASE_MODEL_ALIAS
 from motet_gateway.asking import asked, passed_headers
 from motet_gateway.bodies import parse_body, render_body, text_field
+from motet_gateway.calls import Call, named
 from motet_gateway.errors import RequestRefusedError, UnavailableError
 from motet_gateway.exchange import exchange_of
-from motet_gateway.proxy import Call, Forwarded, Proxy
-from motet_gateway.resolve import resolve_adapter
+from motet_gateway.proxy import Forwarded, Proxy
+from motet_gateway.resolve import Asked, Route, resolve_adapter
 from motet_gateway.routing import Routing
 
 
@@ -24,16 +26,16 @@ class LoraxRoutes:
         self._routing = routing
         self._proxy = proxy
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[HttpRoute]:
         """For the application."""
         return [
-            *(Route(path, self.health, methods=["GET"]) for path in ("/", "/health", "/ping")),
+            *(HttpRoute(path, self.health, methods=["GET"]) for path in ("/", "/health", "/ping")),
             *(
-                Route(path, self.generate, methods=["POST"])
+                HttpRoute(path, self.generate, methods=["POST"])
                 for path in ("/", "/generate", "/generate_stream", "/invocations")
             ),
-            Route("/info", self.info, methods=["GET"]),
-            Route("/tokenize", self.tokenize, methods=["POST"]),
+            HttpRoute("/info", self.info, methods=["GET"]),
+            HttpRoute("/tokenize", self.tokenize, methods=["POST"]),
         ]
 
     async def health(self, _request: Request) -> Response:
@@ -47,12 +49,11 @@ class LoraxRoutes:
         exchange = exchange_of(request.scope)
         body = parse_body(exchange.take_body())
         parameters = _parameters(body)
-        exchange.route = route = resolve_adapter(
-            asked(request, text_field(parameters, "adapter_id")), self._routing.table, self._routing.fleet
-        )
-        body["parameters"] = parameters | {"adapter_id": route.runtime_id or BASE_MODEL_ALIAS}
-        call = Call("POST", request.url.path, route, render_body(body), passed_headers(request))
-        return self._proxy.queued(call)
+        path, where = request.url.path, asked(request, text_field(parameters, "adapter_id"))
+        exchange.route = route = self._resolve(where)
+        rendered = render_body(named(body, path, route.runtime_id or BASE_MODEL_ALIAS))
+        again = partial(self._resolve, where)
+        return self._proxy.queued(Call("POST", path, route, rendered, passed_headers(request), again))
 
     async def info(self, request: Request) -> Forwarded:
         """What a pod of the model says of it."""
@@ -62,8 +63,11 @@ class LoraxRoutes:
         """Tokens of a text, by the base's tokenizer."""
         return self._about_base(request, "POST", render_body(parse_body(exchange_of(request.scope).take_body())))
 
+    def _resolve(self, where: Asked) -> Route:
+        return resolve_adapter(where, self._routing.table, self._routing.fleet)
+
     def _about_base(self, request: Request, method: str, body: bytes) -> Forwarded:
-        route = resolve_adapter(asked(request, ""), self._routing.table, self._routing.fleet)
+        route = self._resolve(asked(request, ""))
         exchange_of(request.scope).route = route
         return self._proxy.unqueued(Call(method, request.url.path, route, body, passed_headers(request)))
 

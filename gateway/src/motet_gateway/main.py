@@ -18,6 +18,9 @@ from motet_gateway.errors import SourceError
 from motet_gateway.file_source import FileSource, read_table
 from motet_gateway.logs import FORMATS, configure_logging
 from motet_gateway.metrics import Metrics, QueueCollector
+from motet_gateway.mirroring import Mirroring
+from motet_gateway.outcomes import Outcomes
+from motet_gateway.pod_client import PodClient
 from motet_gateway.pods import HttpReportFetcher, make_session
 from motet_gateway.proxy import Proxy
 from motet_gateway.residency import ResidencyPoller
@@ -94,12 +97,15 @@ async def serve(arguments: argparse.Namespace, stop_requested: asyncio.Event) ->
     lifecycle = Lifecycle()
     async with make_session() as session, source(arguments, routing, metrics) as follow_source:
         poller = ResidencyPoller(routing, HttpReportFetcher(session), time.monotonic, metrics.poll_failed)
-        for listener in (poller.follow, dispatcher.update, metrics.prune):
+        outcomes = Outcomes(time.monotonic)
+        for listener in (poller.follow, dispatcher.update, metrics.prune, outcomes.prune):
             routing.listen(listener)
         registry.register(QueueCollector(routing, dispatcher))
-        proxy = Proxy(session, dispatcher, poller, metrics, arguments.read_timeout)
+        pods = PodClient(session, poller, arguments.read_timeout)
+        mirroring = Mirroring(pods, dispatcher, outcomes, metrics, routing)
+        proxy = Proxy(pods, dispatcher, metrics, outcomes, mirroring)
         budget = BodyBudget(arguments.max_body_bytes, arguments.max_held_bytes)
-        app = make_app(Parts(routing, dispatcher, proxy, metrics, registry, budget, lifecycle))
+        app = make_app(Parts(routing, dispatcher, proxy, outcomes, metrics, registry, budget, lifecycle))
         server = make_server(app, arguments.host, arguments.port, arguments.finish)
         stopping = stop_in_order(server, lifecycle, stop_requested, arguments.grace, asyncio.sleep)
         async with asyncio.TaskGroup() as group:
@@ -109,6 +115,7 @@ async def serve(arguments: argparse.Namespace, stop_requested: asyncio.Event) ->
             await server.serve()
             for task in background:
                 task.cancel()
+        await mirroring.close()
         await poller.close()
 
 

@@ -62,6 +62,12 @@ class Metrics:
             ("namespace", "model", "cause"),
             registry=registry,
         )
+        self._mirrored = Counter(
+            "motet_gateway_mirrored_requests",
+            "Copies of requests by what became of them: answered, failed, or dropped (never sent, or not taken).",
+            (*_ROUTE_LABELS, "outcome"),
+            registry=registry,
+        )
         self._polls_failed = Counter(
             "motet_gateway_residency_polls_failed",
             "Pods that did not say what they hold when asked.",
@@ -76,6 +82,7 @@ class Metrics:
         )
         self._faults = Counter("motet_gateway_faults", "Requests that ended in a fault of ours.", registry=registry)
         self._seen: set[tuple[Labels, str]] = set()
+        self._copied: set[tuple[Labels, str]] = set()
         self._pruned: Table | None = None
 
     def observe(self, exchange: Exchange, started: float, now: float) -> None:
@@ -95,6 +102,12 @@ class Metrics:
     def retried(self, route: Route, cause: str) -> None:
         """A pod did not take a request; `cause` is one of a few words of the proxy."""
         self._retries.labels(*route.model.key, cause).inc()
+
+    def mirrored(self, route: Route, outcome: str) -> None:
+        """A copy of a request is over; `outcome` is one of three words of the mirroring."""
+        labels = labels_of(route)
+        self._copied.add((labels, outcome))
+        self._mirrored.labels(*labels, outcome).inc()
 
     def poll_failed(self, pod: Pod) -> None:
         """A pod did not say what it holds."""
@@ -120,6 +133,9 @@ class Metrics:
             self._seconds.remove(*labels)
             self._first_byte.remove(*labels)
         self._seen -= gone
+        for labels, outcome in [seen for seen in self._copied if not _exists(seen[0], table)]:
+            self._mirrored.remove(*labels, outcome)
+            self._copied.discard((labels, outcome))
 
 
 def _exists(labels: Labels, table: Table) -> bool:

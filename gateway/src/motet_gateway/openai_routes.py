@@ -1,19 +1,21 @@
 """The OpenAI API: completions, chat, and the list of what may be named as `model`."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route as HttpRoute
 
 from motet_api.errors import ErrorCode
 from motet_gateway.asking import asked, passed_headers
 from motet_gateway.bodies import parse_body, render_body, text_field
+from motet_gateway.calls import Call, named
 from motet_gateway.errors import RequestRefusedError
 from motet_gateway.exchange import exchange_of
 from motet_gateway.fleet import Fleet
-from motet_gateway.proxy import Call, Forwarded, Proxy
-from motet_gateway.resolve import resolve_model
+from motet_gateway.proxy import Forwarded, Proxy
+from motet_gateway.resolve import Asked, Route, resolve_model
 from motet_gateway.routing import Routing
 from motet_gateway.suggestions import suggest
 from motet_gateway.table import Adapter, Table
@@ -26,24 +28,29 @@ class OpenAIRoutes:
         self._routing = routing
         self._proxy = proxy
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[HttpRoute]:
         """For the application."""
         return [
-            Route("/v1/completions", self.complete, methods=["POST"]),
-            Route("/v1/chat/completions", self.complete, methods=["POST"]),
-            Route("/v1/classify", self.complete, methods=["POST"]),
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            HttpRoute("/v1/completions", self.complete, methods=["POST"]),
+            HttpRoute("/v1/chat/completions", self.complete, methods=["POST"]),
+            HttpRoute("/v1/classify", self.complete, methods=["POST"]),
+            HttpRoute("/v1/models", self.models, methods=["GET"]),
+            HttpRoute("/v1/models/{name:path}", self.model, methods=["GET"]),
         ]
 
     async def complete(self, request: Request) -> Forwarded:
         """A completion, streaming or not, or a classification: the pod tells from the path and the body."""
         exchange = exchange_of(request.scope)
         body = parse_body(exchange.take_body())
-        where = asked(request, text_field(body, "model"), body.get("user"))
-        exchange.route = route = resolve_model(where, self._routing.table, self._routing.fleet)
-        body["model"] = route.runtime_id or self._routing.fleet.base_name(route.model.key)
-        return self._proxy.queued(Call("POST", request.url.path, route, render_body(body), passed_headers(request)))
+        path, where = request.url.path, asked(request, text_field(body, "model"), body.get("user"))
+        exchange.route = route = self._resolve(where)
+        name = route.runtime_id or self._routing.fleet.base_name(route.model.key)
+        rendered = render_body(named(body, path, name))
+        again = partial(self._resolve, where)
+        return self._proxy.queued(Call("POST", path, route, rendered, passed_headers(request), again))
+
+    def _resolve(self, where: Asked) -> Route:
+        return resolve_model(where, self._routing.table, self._routing.fleet)
 
     async def models(self, _request: Request) -> Response:
         """Everything that a request may name."""

@@ -8,8 +8,10 @@ from starlette.types import Send
 
 from motet_api.names import ADAPTER_HEADER, ADAPTER_VERSION_HEADER, MODEL_HEADER, POD_HEADER, REQUEST_ID_HEADER
 from motet_gateway.answers import error_body
+from motet_gateway.capture import Capture
 from motet_gateway.errors import UpstreamError
 from motet_gateway.exchange import Exchange
+from motet_gateway.pod_client import EVENT_STREAM
 from motet_gateway.resolve import Route
 from motet_gateway.table import Pod
 
@@ -28,37 +30,45 @@ _NOT_PASSED_ON: Final = frozenset(
         ),
     }
 )
-EVENT_STREAM: Final = "text/event-stream"
 
 
 class Relay:
-    """One answer on its way."""
+    """One answer on its way. `kept_bytes` is how much of it is kept to be compared."""
 
-    def __init__(self, route: Route, pod: Pod, exchange: Exchange, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, route: Route, pod: Pod, exchange: Exchange, response: aiohttp.ClientResponse, kept_bytes: int = 0
+    ) -> None:
         self._route = route
         self._pod = pod
         self._exchange = exchange
         self._response = response
+        self.capture = Capture(kept_bytes)
 
-    async def run(self, first: bytes, send: Send) -> None:
-        """Send the answer, of which `first` has been read.
+    async def run(self, first: bytes, send: Send) -> bool:
+        """Send the answer, of which `first` has been read. Whether the pod gave it to its end, and without an error.
 
         From here on a failure of the pod can only be told to the client as an event (in a stream of events) or by
         ending the connection before the answer is complete.
         """
         content = self._response.content
         await send({"type": "http.response.start", "status": self._response.status, "headers": self._headers()})
+        self.capture.take(first)
         if content.at_eof():
             await send({"type": "http.response.body", "body": first})
-            return
+            return self._without_error()
         await send({"type": "http.response.body", "body": first, "more_body": True})
         try:
             while chunk := await content.readany():
+                self.capture.take(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._broke_off(error, send)
-            return
+            return False
         await send({"type": "http.response.body", "body": b""})
+        return self._without_error()
+
+    def _without_error(self) -> bool:
+        return self._response.content_type != EVENT_STREAM or not self.capture.failed_in_a_stream
 
     async def _broke_off(self, error: Exception, send: Send) -> None:
         failure = UpstreamError(f"pod {self._pod.key.name} broke off its answer: {error or type(error).__name__}")
@@ -72,7 +82,7 @@ class Relay:
         passed = [(name.lower(), value) for name, value in self._response.raw_headers]
         said = {MODEL_HEADER: str(self._route.model.key), POD_HEADER: self._pod.key.name}
         if self._route.adapter is not None and self._route.version is not None:
-            said |= {ADAPTER_HEADER: self._route.adapter.key.name, ADAPTER_VERSION_HEADER: self._route.version}
+            said |= {ADAPTER_HEADER: self._route.adapter_name, ADAPTER_VERSION_HEADER: self._route.version}
         return [
             *((name, value) for name, value in passed if name not in _NOT_PASSED_ON),
             *((name.encode(), value.encode()) for name, value in said.items()),
