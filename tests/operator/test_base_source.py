@@ -7,14 +7,27 @@ import pytest
 
 from motet_api.modeldeployment import ModelSourceStatus
 from motet_api.reasons import AdapterReason, Reason
-from motet_api.store import ArtifactKind, ArtifactReport, ArtifactState, Refusal
+from motet_api.store import (
+    ArtifactKind,
+    ArtifactReport,
+    ArtifactRequest,
+    ArtifactsAnswer,
+    ArtifactsQuery,
+    ArtifactState,
+    Refusal,
+)
+from motet_operator.applied import AppliedMemory
 from motet_operator.base_source import BaseSource, base_request, base_source
 from motet_operator.decide import SOON_SECONDS, Apply, Delete, decide
+from motet_operator.errors import SilentStoreError
+from motet_operator.index import Index
 from motet_operator.installation import Installation
 from motet_operator.keys import Kind
+from motet_operator.observe import Observer
 from motet_operator.snapshot import BaseAnswer, Snapshot
 from motet_operator.views import Model
-from tests.operator.factories import DIGEST, INSTALLATION, KEY, NAMESPACE, NOW, OTHER_DIGEST, model
+from tests.operator.factories import DIGEST, INSTALLATION, KEY, NAMESPACE, NOW, OTHER_DIGEST, model, raw_model
+from tests.operator.fakes import FakeCluster, FakeRuntime
 
 HF = "hf://org/name"
 STORE = "http://store:8002"
@@ -152,3 +165,36 @@ def test_what_was_found_is_recorded() -> None:
     decision = decide(Snapshot(KEY, remote(), base=VERIFIED), NOW, STORED)
     assert decision.model_status is not None
     assert decision.model_status.source == FOUND
+
+
+class Store:
+    """Answers one thing, or not at all; takes down what it is asked."""
+
+    def __init__(self, report: ArtifactReport | None) -> None:
+        self.report = report
+        self.asked: list[ArtifactRequest] = []
+
+    async def query(self, query: ArtifactsQuery) -> ArtifactsAnswer:
+        self.asked += query.artifacts
+        if self.report is None:
+            raise SilentStoreError("timed out")
+        return ArtifactsAnswer(artifacts=[self.report])
+
+
+async def seen(store: Store, uri: str) -> BaseAnswer:
+    index, runtime = Index(), FakeRuntime()
+    index.put(Kind.MODEL_DEPLOYMENT, raw_model(model={"source": {"uri": uri}}))
+    return (await Observer(index, FakeCluster(), runtime, AppliedMemory(), STORED, store).observe(KEY)).base
+
+
+async def test_the_store_is_asked_for_a_base_that_is_fetched_and_for_no_other() -> None:
+    assert VERIFIED.report is not None
+    store = Store(VERIFIED.report)
+    assert await seen(store, HF) == VERIFIED
+    assert [request.uri for request in store.asked] == [HF]
+    assert (await seen(store, "pvc://models/llama")).report is None
+    assert len(store.asked) == 1
+
+
+async def test_a_store_that_does_not_answer_ends_no_pass() -> None:
+    assert await seen(Store(None), HF) == BaseAnswer(silence="timed out")

@@ -14,7 +14,7 @@ from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_operator.conditions import Stamp, Verdict, kstatus, no, unknown, yes
 from motet_operator.snapshot import Snapshot
 from motet_operator.views import Rollout
-from tests.operator.factories import KEY, NOW, decided, model, raw_adapter, raw_model, settled
+from tests.operator.factories import KEY, NOW, adapter, decided, holds, model, raw_adapter, raw_model, settled, state
 
 GITOPS = Path(__file__).parents[2] / "docs/gitops"
 Raw = dict[str, Any]
@@ -70,10 +70,17 @@ def the_adapter(ready: Verdict, stuck: bool = False, rolled_out: Verdict | None 
     return applied(raw_adapter(status=status.to_wire()), **metadata)
 
 
+def told(snapshot: Snapshot) -> Raw:
+    """The LoraAdapter with the status that the operator writes for this snapshot."""
+    (status,) = (decided(snapshot).adapter_statuses or {}).values()
+    return raw_adapter(status=status.to_wire())
+
+
 STEADY = settled(model())
 STARTING = settled(model(), rollout=Rollout(True, 1, 0, 1, ""))
 STUCK = settled(model(), rollout=Rollout(True, 1, 0, 1, "ReplicaSet has timed out progressing.", stuck=True))
 NEEDS_A_STORE = Snapshot(KEY, model(model={"source": {"uri": "hf://org/name"}}))
+WRONG = state(holds(("voice@v1", AdapterReason.DIGEST_MISMATCH)))
 READY = yes(Reason.READY, "2 of 2 versions")
 NEW = crd.model_deployment_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["default"]
 GONE = {"deletionTimestamp": "2026-11-24T10:00:00Z"}
@@ -94,6 +101,9 @@ OBJECTS = {
     ),
     "a model, being deleted": (the_model(STEADY, **GONE), "Terminating", "Progressing"),
     "an adapter, just applied": (raw_adapter(status=NEW), "InProgress", "Progressing"),
+    "an adapter, no pod to ask": (told(settled(model(), (adapter(),))), "InProgress", "Progressing"),
+    "an adapter, its model is missing": (told(Snapshot(KEY, None, (adapter(),))), "InProgress", "Progressing"),
+    "an adapter, its digest is wrong": (told(settled(model(), (adapter(),), (WRONG,))), "Failed", "Degraded"),
     "an adapter, loading": (the_adapter(no(AdapterReason.LOADING, "on pod-a")), "InProgress", "Progressing"),
     "an adapter, nobody can say": (the_adapter(unknown(Reason.NO_PODS, "no pod")), "InProgress", "Progressing"),
     "an adapter, ready": (the_adapter(READY), "Current", "Healthy"),

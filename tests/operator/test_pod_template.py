@@ -1,5 +1,9 @@
 """The pods that serve: every engine, every place where a base can be."""
 
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -123,6 +127,7 @@ def test_vllm_and_its_agent() -> None:
     assert (said["served-model-name"], said["port"], said["dtype"]) == (MODEL, "8000", "bfloat16")
     assert {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "True"} in vllm["env"]
     assert (agent["image"], agent["args"][0]) == ("motet-runtime:1", "agent")
+    parse_options(agent["args"])
     told = options(agent)
     assert (told["engine-url"], told["admin-port"]) == ("http://127.0.0.1:8000", "8001")
     assert (told["model-name"], told["max-rank"]) == (MODEL, "40")
@@ -155,6 +160,42 @@ def test_vllm_is_told_to_stop_when_nothing_is_in_flight() -> None:
     assert (python, flag) == ("python3", "-c")
     compile(script, "preStop", "exec")
     assert pod(**VLLM)["terminationGracePeriodSeconds"] > 65
+
+
+def drain(metrics: list[str]) -> tuple[int, int]:
+    """Run the script against a vLLM that answers so, one after the other; returns its exit code and its questions."""
+    answers = iter(metrics)
+    asked = 0
+
+    class Engine(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal asked
+            asked += 1
+            text = next(answers)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    script = containers(**VLLM)["vllm"]["lifecycle"]["preStop"]["exec"]["command"][2]
+    with HTTPServer(("127.0.0.1", 0), Engine) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        quick = script.replace(":8000/", f":{server.server_port}/").replace("time.sleep(5)", "").replace("0.5", "0.01")
+        assert quick.count(str(server.server_port)) == 1
+        done = subprocess.run([sys.executable, "-c", quick], check=False, timeout=20)
+        server.shutdown()
+        thread.join()
+    return done.returncode, asked
+
+
+def test_the_script_waits_for_what_is_running_and_waiting() -> None:
+    line = '# TYPE vllm:num_requests_{0} gauge\nvllm:num_requests_{0}{{engine="0",model_name="llama"}} {1}\n'
+    states = [("1.0", "2.0"), ("0.0", "1.0"), ("1.0", "0.0"), ("0.0", "0.0")]
+    code, asked = drain([line.format("running", busy) + line.format("waiting", held) for busy, held in states])
+    assert (code, asked) == (0, 4)
 
 
 def test_every_container_of_vllms_pod_is_restricted() -> None:

@@ -1,8 +1,10 @@
 """What a ModelDeployment becomes."""
 
+import re
 from typing import Any
 
 import pytest
+from kubernetes.client import models
 
 from motet_api.names import MODEL_LABEL
 from motet_operator.keys import CHILDREN, Kind
@@ -70,6 +72,49 @@ def test_a_drained_node_takes_one_pod_at_a_time_and_waits_for_none_that_does_not
     assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     labels = manifests[Kind.DEPLOYMENT]["spec"]["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
+
+
+VLLM = {"engine": {"type": "VLLM"}, "template": {"image": "vllm:1"}}
+MANIFESTS = {
+    f"{engine}-{kind}": manifest
+    for engine, made in (
+        ("motet", ALL),
+        ("vllm", children(WITH_STORE, model=REMOTE, startup={"prefetch": {"weights": "NodeLocal"}}, **VLLM)),
+    )
+    for kind, manifest in made.items()
+}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_kubernetes_knows_every_field(manifest: Manifest) -> None:
+    """By the models of its client: a field that is misspelt would be refused, or dropped, by the API server."""
+    versions = {"autoscaling/v2": "V2"}
+    assert unknown(f"{versions.get(manifest['apiVersion'], 'V1')}{manifest['kind']}", manifest) == []
+
+
+def unknown(kind: str, value: Any, path: str = "") -> list[str]:
+    """Fields that a type of the Kubernetes client does not have, and values of a wrong shape."""
+    if (inner := re.fullmatch(r"list\[(.*)\]", kind)) is not None:
+        items = enumerate(value) if isinstance(value, list) else []
+        wrong = [] if isinstance(value, list) else [f"{path} is no list"]
+        return wrong + [text for number, item in items for text in unknown(inner[1], item, f"{path}[{number}]")]
+    model = getattr(models, kind, None)
+    if model is None:
+        scalar = {"str": str, "int": int, "bool": bool}.get(kind)
+        return [] if scalar is None or isinstance(value, scalar) else [f"{path} is no {kind}"]
+    names = {wire: name for name, wire in model.attribute_map.items()}
+    return [
+        text
+        for key, item in value.items()
+        for text in (
+            unknown(model.openapi_types[names[key]], item, f"{path}.{key}") if key in names else [f"{path}.{key}"]
+        )
+    ]
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
+    assert unknown("V1Service", {"spec": {"selektor": {}}}) == [".spec.selektor"]
+    assert unknown("V1Deployment", {"spec": {"replicas": "2"}}) == [".spec.replicas is no int"]
 
 
 def test_the_prefetchers_pods_are_its_own() -> None:
