@@ -131,6 +131,9 @@ def test_vllm_and_its_agent() -> None:
     told = options(agent)
     assert (told["engine-url"], told["admin-port"]) == ("http://127.0.0.1:8000", "8001")
     assert (told["model-name"], told["max-rank"]) == (MODEL, "40")
+    assert told["model"] == f"file:///var/lib/motet/models/{HEX}"
+    in_its_own_image = containers(**VLLM | {"model": {"source": {"uri": "file:///model"}}})
+    assert "model" not in options(in_its_own_image["agent"])
 
 
 def test_the_agent_is_asked_whether_vllms_pod_is_ready() -> None:

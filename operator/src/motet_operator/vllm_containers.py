@@ -52,7 +52,7 @@ def make_vllm_containers(
     name: str, spec: ModelDeploymentSpec, files: BaseFiles, mounts: list[dict[str, Any]], installation: Installation
 ) -> list[dict[str, Any]]:
     """vLLM first: the user's resources, env and mounts are its. `mounts` are Motet's own, needed by both."""
-    return [_vllm(name, spec, files, mounts), _agent(name, spec, mounts, installation)]
+    return [_vllm(name, spec, files, mounts), _agent(name, spec, files, mounts, installation)]
 
 
 def _vllm(name: str, spec: ModelDeploymentSpec, files: BaseFiles, mounts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _options(name: str, spec: ModelDeploymentSpec) -> list[str]:
 
 
 def _agent(
-    name: str, spec: ModelDeploymentSpec, mounts: list[dict[str, Any]], installation: Installation
+    name: str, spec: ModelDeploymentSpec, files: BaseFiles, mounts: list[dict[str, Any]], installation: Installation
 ) -> dict[str, Any]:
     options = {
         "engine-url": f"http://127.0.0.1:{SERVING_PORT}",
@@ -104,6 +104,9 @@ def _agent(
         "adapter-cache": ADAPTERS_ROOT,
         "drain-grace-seconds": DRAIN_GRACE_SECONDS,
     }
+    if files.claim or files.mounts:
+        # A base in vLLM's own image is not to be seen from here.
+        options["model"] = f"file://{files.folder}"
     return {
         "name": AGENT_CONTAINER,
         "image": installation.runtime.image,
