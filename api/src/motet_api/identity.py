@@ -24,6 +24,8 @@ ADAPTER_CONFIG_FILE: Final = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE: Final = "adapter_model.safetensors"
 ADAPTER_FILES: Final = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
 """The files that make an adapter, as PEFT writes them; the digest covers these two and nothing else."""
+SIGNATURE_FILE: Final = "adapter.sig"
+"""A detached signature over an adapter's `manifest_text`, base64, beside its files. Never part of the digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,38 @@ def runtime_id(adapter_namespace: str, model_namespace: str, name: str, version:
     return adapter_id(f"{prefix}{name}", version)
 
 
+def manifest_text(files: Mapping[str, str]) -> str:
+    """The canonical manifest of some files, which digests are of and signatures are over.
+
+    Args:
+        files: sha256 in hexadecimal by file name.
+
+    One line `<hex>  <name>` per file, sorted by name: what `LC_ALL=C sha256sum *` prints in a folder with these files.
+
+    Raises:
+        ValueError: there is no file, or a name that would not be one line.
+    """
+    if not files or not all(name and name.isprintable() and "/" not in name for name in files):
+        raise ValueError(f"an artifact is made of files with plain names; got {', '.join(sorted(files)) or 'nothing'}")
+    return "".join(f"{files[name]}  {name}\n" for name in sorted(files))
+
+
+def files_digest(files: Mapping[str, str]) -> Digest:
+    """The content digest of any set of files, a base model's for instance: the sha256 of their `manifest_text`.
+
+    Raises:
+        ValueError: as `manifest_text`.
+    """
+    return Digest("sha256:" + hashlib.sha256(manifest_text(files).encode()).hexdigest())
+
+
 def manifest_digest(files: Mapping[str, str]) -> Digest:
-    """The content digest of an adapter.
+    """The content digest of an adapter: `files_digest` of exactly `ADAPTER_FILES`.
+
+    `cd DIR && LC_ALL=C sha256sum adapter_config.json adapter_model.safetensors | sha256sum` prints it.
 
     Args:
         files: sha256 in hexadecimal by file name, for each of `ADAPTER_FILES`.
-
-    The digest is the sha256 of a manifest with one line `<hex>  <name>` per file, sorted by name (the format of
-    `sha256sum`), so `cd DIR && LC_ALL=C sha256sum adapter_config.json adapter_model.safetensors | sha256sum` prints it.
 
     Raises:
         ValueError: a file of `ADAPTER_FILES` is missing or another is present.
@@ -84,5 +110,4 @@ def manifest_digest(files: Mapping[str, str]) -> Digest:
         raise ValueError(
             f"an adapter is made of {', '.join(ADAPTER_FILES)}; got {', '.join(sorted(files)) or 'nothing'}"
         )
-    manifest = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
-    return Digest("sha256:" + hashlib.sha256(manifest.encode()).hexdigest())
+    return files_digest(files)

@@ -39,6 +39,9 @@ SERVING_PORT: Final = 8000
 ADMIN_PORT_NAME: Final = "admin"
 ADMIN_PORT: Final = 8001
 STORE_PORT: Final = 8002
+"""The adapter store's reads: manifests and blobs, for runtime pods."""
+STORE_ADMIN_PORT: Final = 8003
+"""The adapter store's writes and questions, for the operator."""
 CLAIM_MOUNT_ROOT: Final = "/mnt/motet/claims"
 """Persistent volume claims named by `pvc://CLAIM/path` are mounted, read-only, at CLAIM_MOUNT_ROOT/CLAIM."""
 MODELS_ROOT: Final = "/var/lib/motet/models"

@@ -77,6 +77,14 @@ class AdapterReason(StrEnum):
     """A fault while loading that none of the checks foresaw; the pod's log has the traceback. Tried again."""
     BASE_MISMATCH = "BaseMismatch"
     """Target modules or tensor shapes do not fit the base model."""
+    SIGNATURE_MISSING = "SignatureMissing"
+    """The installation's policy wants a signature here, and no adapter.sig lies beside the files."""
+    SIGNATURE_INVALID = "SignatureInvalid"
+    """adapter.sig is no signature of these files by any key of the installation's policy."""
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
+    """The Secret of source.secretRef is not there, or the store may not read it. Tried again."""
+    STORE_FULL = "StoreFull"
+    """The store has no room for it and nothing that it may delete; the message says how many bytes are missing."""
 
     @property
     def transient(self) -> bool:
@@ -89,7 +97,15 @@ class AdapterReason(StrEnum):
         return self not in _STEPS
 
 
-_TRANSIENT = frozenset({AdapterReason.FETCH_FAILED, AdapterReason.SOURCE_NOT_FOUND, AdapterReason.LOAD_FAILED})
+_TRANSIENT = frozenset(
+    {
+        AdapterReason.FETCH_FAILED,
+        AdapterReason.SOURCE_NOT_FOUND,
+        AdapterReason.LOAD_FAILED,
+        AdapterReason.SECRET_NOT_FOUND,
+        AdapterReason.STORE_FULL,
+    }
+)
 _STEPS = frozenset({AdapterReason.RESIDENT, AdapterReason.LOADING, AdapterReason.STANDBY, AdapterReason.DRAINING})
 
 

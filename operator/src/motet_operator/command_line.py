@@ -7,6 +7,7 @@ from pathlib import Path
 from motet_operator.installation_options import add_installation_options
 from motet_operator.json_logs import FORMATS
 from motet_operator.lease import LeaseName
+from motet_operator.store.options import add_store_options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -15,6 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="reconcile ModelDeployments and LoraAdapters"))
     _add_metrics_api(commands.add_parser("metrics-api", help="serve custom.metrics.k8s.io"))
+    add_store_options(commands.add_parser("store", help="fetch, verify and serve adapters and bases"))
     for command in commands.choices.values():
         _add_common(command)
     return parser

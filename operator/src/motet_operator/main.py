@@ -16,5 +16,7 @@ def main(words: list[str] | None = None) -> int:
             from motet_operator.operate import operate as program
         case "metrics-api":
             from motet_operator.metrics_api.main import serve as program
+        case "store":
+            from motet_operator.store.main import serve as program
     asyncio.run(program(options))
     return 0

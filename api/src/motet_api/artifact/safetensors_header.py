@@ -23,7 +23,14 @@ _MAX_DIMENSIONS: Final = 8
 _MAX_SIDE: Final = 1 << 40
 _METADATA: Final = "__metadata__"
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of an element, by the name of its dtype in a header."""
+"""Bytes of an element, by the name of its dtype in a header: what an adapter's weights may be."""
+BASE_DTYPE_BYTES: Final = DTYPE_BYTES | {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16"), 2),
+    **dict.fromkeys(("U32", "I32"), 4),
+    **dict.fromkeys(("U64", "I64", "C64"), 8),
+}
+"""The same for a base model, which may be quantised and have buffers."""
 _PICKLE_OR_ZIP: Final = (b"\x80", b"PK\x03\x04")
 
 
@@ -46,8 +53,10 @@ class Header:
     data_begin: int
 
 
-def read_header(name: str, data: memoryview) -> Header:
+def read_header(name: str, data: memoryview, dtype_bytes: Mapping[str, int] = DTYPE_BYTES) -> Header:
     """The header of the file whose bytes are `data`; `name` is for messages. Only the header is copied.
+
+    `dtype_bytes`: which dtypes there may be, with the bytes of an element.
 
     Raises:
         ArtifactError: a pickle in disguise, a truncated file, or a header that does not fit the data.
@@ -65,7 +74,7 @@ def read_header(name: str, data: memoryview) -> Header:
     try:
         document = json.loads(text, object_pairs_hook=_unique)
         metadata = dict(document.pop(_METADATA, None) or {})
-        tensors = {key: _tensor(key, entry, begin) for key, entry in document.items()}
+        tensors = {key: _tensor(key, entry, begin, dtype_bytes) for key, entry in document.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(AdapterReason.CORRUPT_WEIGHTS, f"{name}: the header cannot be read: {error}") from error
     _check_spans(name, tensors, begin, len(data))
@@ -80,15 +89,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensor(name: str, entry: dict[str, Any], data_begin: int) -> TensorInfo:
+def _tensor(name: str, entry: dict[str, Any], data_begin: int, dtype_bytes: Mapping[str, int]) -> TensorInfo:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if len(name) > _MAX_NAME or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"{name[:40]} has a longer name or more dimensions than any weight")
-    if dtype not in DTYPE_BYTES:
-        raise ValueError(f"{name} has dtype {dtype}; floating point is needed")
+    if dtype not in dtype_bytes:
+        raise ValueError(f"{name} has dtype {dtype}; it must be one of {', '.join(dtype_bytes)}")
     if not all(type(number) is int for number in (*shape, begin, end)):
         raise ValueError(f"{name} has a shape or offsets that are not whole numbers")
-    nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
+    nbytes = math.prod(shape) * dtype_bytes[dtype]
     if min((*shape, begin), default=1) < 0 or max((*shape, end)) > _MAX_SIDE or end - begin != nbytes:
         raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - begin} bytes")
     return TensorInfo(dtype, shape, data_begin + begin, nbytes)

@@ -1,0 +1,84 @@
+"""What may be deleted. Pure.
+
+Invariant: nothing before the references have arrived once since the start, nothing that they name, nothing that is in
+use, nothing that was used or came within the grace period. An artifact goes with all that is known of it; a blob goes
+when no artifact has it any more.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from motet_api.identity import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An artifact: its blobs, and when it was asked for or read last."""
+
+    digest: Digest
+    blobs: frozenset[str]
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob: its bytes, when it came, and whether a job or a reader needs it."""
+
+    size: int
+    came_at: float
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to delete, and why."""
+
+    artifacts: tuple[Digest, ...]
+    blobs: tuple[str, ...]
+    reason: str
+
+
+def plan(
+    artifacts: Iterable[Held],
+    blobs: Mapping[str, Blob],
+    references: frozenset[Digest] | None,
+    now: float,
+    *,
+    grace: float,
+    keep: float,
+    missing: int = 0,
+) -> Plan:
+    """What to delete now.
+
+    Args:
+        references: every digest that is named; None as long as nobody has said.
+        grace: seconds that everything stays.
+        keep: seconds that an artifact stays that nobody names, if there is room.
+        missing: bytes that are needed at once; the artifacts used longest ago go first, and no more than needed.
+    """
+    if references is None:
+        return Plan((), (), "the references have not arrived yet")
+    artifacts = list(artifacts)
+    staying = {held.digest: held for held in artifacts}
+    freed, gone = 0, []
+    for held in sorted(artifacts, key=lambda held: held.used_at):
+        if held.digest in references or any(name in blobs and blobs[name].in_use for name in held.blobs):
+            continue
+        needed, idle = freed < missing, now - held.used_at
+        if idle < grace or not (needed or idle >= keep):
+            continue
+        del staying[held.digest]
+        gone.append(held.digest)
+        freed = sum(blobs[name].size for name in _orphans(staying.values(), blobs, now, grace))
+    return Plan(
+        tuple(gone),
+        tuple(sorted(_orphans(staying.values(), blobs, now, grace))),
+        f"{missing} bytes are missing" if missing else "unused for long",
+    )
+
+
+def _orphans(staying: Iterable[Held], blobs: Mapping[str, Blob], now: float, grace: float) -> set[str]:
+    named = {name for held in staying for name in held.blobs}
+    return {
+        name for name, blob in blobs.items() if name not in named and not blob.in_use and now - blob.came_at >= grace
+    }
