@@ -43,7 +43,7 @@ class Answers:
         self._policy = policy
         self._now = now
         self._fresh_seconds = fresh_seconds
-        self._checked: dict[tuple[str, Digest, tuple[PublicKey, ...]], Refusal | None] = {}
+        self._checked: dict[tuple[str, Digest, str, int], Refusal | None] = {}
 
     def answer(self, request: ArtifactRequest) -> ArtifactReport:
         """What is known of one artifact."""
@@ -118,7 +118,7 @@ class Answers:
         keys = self._policy.signers(request.namespace)
         if not keys or artifact.kind is not ArtifactKind.ADAPTER:
             return None
-        question = (resolution.signature, artifact.digest, keys)
+        question = (resolution.signature, artifact.digest, request.namespace, self._policy.version)
         if question not in self._checked:
             if len(self._checked) >= _MOST_CHECKED:
                 self._checked.clear()

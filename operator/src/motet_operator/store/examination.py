@@ -5,8 +5,7 @@ They run in a process of their own (examiner.py): what a hostile file makes of t
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +23,13 @@ INDEX_FILE: Final = "model.safetensors.index.json"
 _MAX_JSON: Final = 64 << 20
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
+def mapped(path: Path) -> memoryview:
     """A file's bytes, read as they are looked at. Raises: OSError."""
+    if not path.stat().st_size:
+        return memoryview(b"")
     with path.open("rb") as file:
-        if not path.stat().st_size:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
-            view = memoryview(mapping)
-            try:
-                yield view
-            finally:
-                view.release()
+        # Unmapped with the last view of it: an error on its way still holds some.
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def examine_adapter(digest: Digest, config: Path, weights: Path) -> Facts:
@@ -46,19 +39,18 @@ def examine_adapter(digest: Digest, config: Path, weights: Path) -> Facts:
     Raises:
         ArtifactError: the first thing that is wrong.
     """
-    with mapped(weights) as data:
-        artifact, tensors = inspect_adapter(digest, config.read_bytes(), data, None, hidden=None, max_rank=None)
-        check_finite(ADAPTER_WEIGHTS_FILE, data, tensors)
+    data = mapped(weights)
+    artifact, tensors = inspect_adapter(digest, config.read_bytes(), data, None, hidden=None, max_rank=None)
+    check_finite(ADAPTER_WEIGHTS_FILE, data, tensors)
     return Facts(rank=artifact.rank, target_modules=artifact.target_names, size_bytes=artifact.size_bytes)
 
 
 def fit_adapter(digest: Digest, config: Path, weights: Path, base: BaseDescription) -> Fit:
     """Whether a verified adapter's modules and shapes are the base's."""
     try:
-        with mapped(weights) as data:
-            artifact, _ = inspect_adapter(
-                digest, config.read_bytes(), data, base.modules, hidden=base.hidden_size, max_rank=None
-            )
+        artifact, _ = inspect_adapter(
+            digest, config.read_bytes(), mapped(weights), base.modules, hidden=base.hidden_size, max_rank=None
+        )
     except ArtifactError as error:
         return Fit(reason=error.reason, message=error.message)
     return Fit(slot_bytes=slot_bytes(artifact.rank, base.modules, base.dtype_bytes))
@@ -76,8 +68,7 @@ def examine_base(files: Mapping[str, Path]) -> Facts:
     tensors: dict[str, str] = {}
     for name, path in sorted(files.items()):
         if name.endswith(".safetensors"):
-            with mapped(path) as data:
-                tensors |= dict.fromkeys(read_header(name, data, BASE_DTYPE_BYTES).tensors, name)
+            tensors |= dict.fromkeys(read_header(name, mapped(path), BASE_DTYPE_BYTES).tensors, name)
     if INDEX_FILE in documents:
         _check_index(documents[INDEX_FILE], tensors)
     elif sum(name.endswith(".safetensors") for name in files) > 1:

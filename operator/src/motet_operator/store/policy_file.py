@@ -21,7 +21,8 @@ def parse_policy(text: bytes) -> Policy:
         ValueError: it is not YAML, has an unknown field, or a value that cannot be meant; the message says where.
     """
     try:
-        policy = Policy.model_validate(yaml.safe_load(text) or {})
+        document = yaml.safe_load(text)
+        policy = Policy.model_validate({} if document is None else document)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
     except ValidationError as error:
@@ -43,6 +44,8 @@ class PolicyFile:
         self._path = path
         self._text = b""
         self.current = Policy()
+        self.version = 0
+        """Another number for each policy that comes into force."""
         self.broken = False
         """Whether the file holds something else than what is in force."""
         self._allowed: dict[tuple[str, str], bool] = {}
@@ -93,5 +96,6 @@ class PolicyFile:
 
     def _put(self, policy: Policy, text: bytes) -> None:
         self.current, self._text, self.broken = policy, text, False
+        self.version += 1
         self._allowed.clear()
         self._signers.clear()
