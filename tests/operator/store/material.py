@@ -31,7 +31,7 @@ BASE = BaseDescription(
     dtype_bytes=2,
     modules={f"model.layers.{layer}.self_attn.{name}": (HIDDEN, HIDDEN) for layer in (0, 1) for name in MODULES},
 )
-OTHER_BASE = BASE.model_copy(update={"modules": {name: (HIDDEN * 2, HIDDEN) for name in BASE.modules}})
+OTHER_BASE = BASE.model_copy(update={"modules": dict.fromkeys(BASE.modules, (HIDDEN * 2, HIDDEN))})
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": list(MODULES)}
 
 

@@ -82,7 +82,7 @@ def test_the_bounds_hold_and_everything_runs(jobs, total, per_host, random) -> N
     running: list[Place[int]] = []
     done = set()
     while True:
-        running += iter(lambda: queue.take(), None)
+        running += iter(queue.take, None)
         assert len(running) <= total
         assert all(count <= per_host for count in Counter(place.host for place in running).values())
         if not running:

@@ -87,7 +87,10 @@ HOSTILE_CONTENT: dict[str, tuple[Callable[[], dict[str, bytes]], AdapterReason]]
     "empty file": (lambda: weights(b""), CORRUPT),
     "seven bytes": (lambda: weights(b"\0" * 7), CORRUPT),
     "tensors overlap": (lambda: relabelled(begin=SPAN, end=2 * SPAN), CORRUPT),
-    "gap before a tensor": (lambda: weights(framed(json.dumps(entry(begin=4, end=4 + SPAN)).encode(), b"\0" * (SPAN + 4))), CORRUPT),
+    "gap before a tensor": (
+        lambda: weights(framed(json.dumps(entry(begin=4, end=4 + SPAN)).encode(), b"\0" * (SPAN + 4))),
+        CORRUPT,
+    ),
     "negative offsets": (lambda: relabelled(begin=-SPAN, end=0), CORRUPT),
     "offsets the wrong way round": (lambda: relabelled(begin=SPAN, end=0), CORRUPT),
     "offsets that are text": (lambda: relabelled(begin="0", end=str(SPAN)), CORRUPT),

@@ -3,6 +3,7 @@
 import base64
 import logging
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from motet_operator.store.policy_networks import PolicyNetworks
 from motet_operator.store.signature import check, read_key
 from tests.operator.store.material import FakeSources, Folder, adapter
 from tests.operator.store.running import Clock, request, running
-from hashlib import sha256
 
 GOOD = adapter()
 MANIFEST = manifest_text({name: sha256(data).hexdigest() for name, data in GOOD.items()})
@@ -89,7 +89,8 @@ async def test_a_namespace_that_wants_signatures(tmp_path: Path) -> None:
         folder.files[SIGNATURE_FILE] = signer.sign("something else").encode()
         clock.now += 700
         await store.settled(
-            strict, lambda report: report.failure is not None and report.failure.reason is AdapterReason.SIGNATURE_INVALID
+            strict,
+            lambda report: report.failure is not None and report.failure.reason is AdapterReason.SIGNATURE_INVALID,
         )
         folder.files[SIGNATURE_FILE] = signer.sign(MANIFEST).encode()
         clock.now += 700

@@ -115,7 +115,10 @@ async def test_a_base_of_many_files(tmp_path: Path) -> None:
         ({"config.json": b"[]"}, AdapterReason.INVALID_CONFIG),
         ({"tokenizer.json": b"<html>"}, AdapterReason.INVALID_CONFIG),
         ({"model.safetensors.index.json": b"{}"}, AdapterReason.INVALID_CONFIG),
-        ({"model.safetensors.index.json": b'{"weight_map": {"c": "model-3.safetensors"}}'}, AdapterReason.CORRUPT_WEIGHTS),
+        (
+            {"model.safetensors.index.json": b'{"weight_map": {"c": "model-3.safetensors"}}'},
+            AdapterReason.CORRUPT_WEIGHTS,
+        ),
         ({"model-00001-of-00002.safetensors": b"\x80\x04"}, AdapterReason.UNSAFE_FORMAT),
     ],
 )

@@ -5,7 +5,6 @@ disk is read at the start and written with every change; whatever of it is lost 
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -42,7 +41,7 @@ class Catalogue:
         self.references: frozenset[Digest] | None = None
         self._used: dict[Digest, float] = {}
         self._named: dict[Digest, set[Wanted]] = {}
-        self._served: Counter[str] = Counter()
+        self._owners: dict[str, set[Digest]] = {}
 
     def open(self) -> None:
         """Read what is on disk. Raises: OSError."""
@@ -111,9 +110,12 @@ class Catalogue:
             self._artifact_files.touch(digest, now)
         self._used[digest] = now
 
-    def serves(self, sha256: str) -> bool:
-        """Whether a blob belongs to an artifact that is verified."""
-        return self._served[sha256] > 0
+    def use_blob(self, sha256: str) -> bool:
+        """A blob is read. Returns whether it belongs to an artifact that is verified."""
+        owners = self._owners.get(sha256, set())
+        for digest in owners:
+            self.use(digest)
+        return bool(owners)
 
     def collect(self, missing: int = 0) -> Plan:
         """Delete what may be deleted: what nobody has used for long, or as much as is missing."""
@@ -141,7 +143,8 @@ class Catalogue:
     def _put_artifact(self, artifact: Artifact, used_at: float) -> None:
         self.artifacts[artifact.digest] = artifact
         self._used[artifact.digest] = used_at
-        self._served.update(file.sha256 for file in artifact.files)
+        for file in artifact.files:
+            self._owners.setdefault(file.sha256, set()).add(artifact.digest)
 
     def _put_resolution(self, resolution: Resolution) -> None:
         self.resolutions[resolution.wanted] = resolution
@@ -156,5 +159,7 @@ class Catalogue:
         self._artifact_files.remove(digest)
         artifact = self.artifacts.pop(digest)
         del self._used[digest]
-        self._served.subtract(file.sha256 for file in artifact.files)
-        self._served += Counter()
+        for name in {file.sha256 for file in artifact.files}:
+            self._owners[name].discard(digest)
+            if not self._owners[name]:
+                del self._owners[name]

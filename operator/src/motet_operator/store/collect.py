@@ -1,10 +1,11 @@
 """What may be deleted. Pure.
 
-Invariant: nothing before the references have arrived once since the start, nothing that they name, nothing that is in
-use, nothing that was used or came within the grace period. An artifact goes with all that is known of it; a blob goes
-when no artifact has it any more.
+Invariant: nothing before the references have arrived once since the start, nothing that they name, nothing that was
+used or came within the grace period. An artifact goes with all that is known of it; a blob goes when no artifact has it any
+more, unless a job or a reader is at it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,26 +60,23 @@ def plan(
     if references is None:
         return Plan((), (), "the references have not arrived yet")
     artifacts = list(artifacts)
-    staying = {held.digest: held for held in artifacts}
-    freed, gone = 0, []
+    owners = Counter(name for held in artifacts for name in held.blobs)
+    going = {name for name in blobs if not owners[name] and _may_go(blobs[name], now, grace)}
+    freed = sum(blobs[name].size for name in going)
+    gone = []
     for held in sorted(artifacts, key=lambda held: held.used_at):
-        if held.digest in references or any(name in blobs and blobs[name].in_use for name in held.blobs):
+        idle = now - held.used_at
+        if held.digest in references or idle < grace or (freed >= missing and idle < keep):
             continue
-        needed, idle = freed < missing, now - held.used_at
-        if idle < grace or not (needed or idle >= keep):
-            continue
-        del staying[held.digest]
         gone.append(held.digest)
-        freed = sum(blobs[name].size for name in _orphans(staying.values(), blobs, now, grace))
-    return Plan(
-        tuple(gone),
-        tuple(sorted(_orphans(staying.values(), blobs, now, grace))),
-        f"{missing} bytes are missing" if missing else "unused for long",
-    )
+        owners.subtract(held.blobs)
+        for name in held.blobs:
+            if not owners[name] and name in blobs and _may_go(blobs[name], now, grace):
+                going.add(name)
+                freed += blobs[name].size
+    reason = f"{missing} bytes are missing" if missing else "unused for long"
+    return Plan(tuple(gone), tuple(sorted(going)), reason)
 
 
-def _orphans(staying: Iterable[Held], blobs: Mapping[str, Blob], now: float, grace: float) -> set[str]:
-    named = {name for held in staying for name in held.blobs}
-    return {
-        name for name, blob in blobs.items() if name not in named and not blob.in_use and now - blob.came_at >= grace
-    }
+def _may_go(blob: Blob, now: float, grace: float) -> bool:
+    return not blob.in_use and now - blob.came_at >= grace

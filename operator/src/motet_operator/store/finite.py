@@ -12,7 +12,12 @@ from motet_api.reasons import AdapterReason
 
 _ELEMENTS: Final = 1 << 20
 _BF16_EXPONENT: Final = 0x7F80
-_TYPES: Final[dict[str, np.dtype[Any]]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_TYPES: Final[dict[str, np.dtype[Any]]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 def check_finite(name: str, data: memoryview, tensors: Mapping[str, TensorInfo]) -> None:

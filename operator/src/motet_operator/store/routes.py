@@ -87,7 +87,7 @@ class ReadRoutes:
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         sha256 = request.match_info["sha256"]
-        if not _HEX.fullmatch(sha256) or not self._catalogue.serves(sha256):
+        if not _HEX.fullmatch(sha256) or not self._catalogue.use_blob(sha256):
             self._metrics.blob_asked(404)
             return web.Response(status=404, text="no verified artifact has this blob\n")
         return BlobResponse(self._blobs, sha256, self._metrics)
