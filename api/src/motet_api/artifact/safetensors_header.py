@@ -94,7 +94,7 @@ def _tensor(name: str, entry: dict[str, Any], data_begin: int, dtype_bytes: Mapp
     if len(name) > _MAX_NAME or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"{name[:40]} has a longer name or more dimensions than any weight")
     if dtype not in dtype_bytes:
-        raise ValueError(f"{name} has dtype {dtype}; it must be one of {', '.join(dtype_bytes)}")
+        raise ValueError(f"{name} has dtype {dtype}; floating point is needed ({', '.join(dtype_bytes)})")
     if not all(type(number) is int for number in (*shape, begin, end)):
         raise ValueError(f"{name} has a shape or offsets that are not whole numbers")
     nbytes = math.prod(shape) * dtype_bytes[dtype]

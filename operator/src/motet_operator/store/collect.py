@@ -1,8 +1,8 @@
 """What may be deleted. Pure.
 
 Invariant: nothing before the references have arrived once since the start, nothing that they name, nothing that was
-used or came within the grace period. An artifact goes with all that is known of it; a blob goes when no artifact has it any
-more, unless a job or a reader is at it.
+used or came within the grace period. An artifact goes with all that is known of it; a blob goes when no artifact has it
+any more, unless a job or a reader is at it.
 """
 
 from collections import Counter
