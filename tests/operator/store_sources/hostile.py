@@ -13,8 +13,8 @@ from tests.operator.store_sources.servers import Handler
 class Hostile:
     """`serve` answers every request of the source, whose URI is `uri` with the server's address put in.
 
-    `most_bytes` is what may have been written to disk in the end; `retry_after` what the error must carry; `prepare`
-    makes what takes long to make.
+    `most_bytes` is what may have been written to disk in the end; `retry_after` what the error must carry.
+    `most_memory` is counted with the local server's buffers; `prepare` makes what takes long to make.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Hostile:
     retry_after: float | None = None
     says: str = ""
     secret: dict[str, bytes] = field(default_factory=dict)
+    most_memory: int = 8 << 20
     prepare: Callable[[], object] = lambda: None
 
 

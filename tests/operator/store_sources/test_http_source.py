@@ -61,8 +61,7 @@ async def test_resumed_read(ranges: bool, tmp_path: Path) -> None:
     whole = folder(GOOD, "/a/")
 
     async def deaf(request: web.Request) -> web.StreamResponse:
-        etag = (await whole(request.clone(method="HEAD"))).headers["ETag"]
-        return web.Response(body=GOOD[request.path.rpartition("/")[2]], headers={"ETag": etag})
+        return await whole(request.clone(headers={}))
 
     async with served(whole if ranges else deaf) as server, Sources(settings(tmp_path / "scratch")) as sources:
         source, ref = sources.open_source(server.url), SourceRef(f"{server.url}/a")
@@ -186,3 +185,32 @@ async def test_archive_that_is_gone_from_disk_is_fetched_again_and_must_be_the_s
         held[0] = zipped(*GOOD.items(), ("other.txt", b"x"))
         with pytest.raises(SourceChangedError):
             await anext(source.read(ref, listing, listing.files[0], 3, {}))
+
+
+@pytest.mark.parametrize(
+    ("files", "listed"),
+    [
+        (GOOD, set(GOOD)),
+        (BASE, set(BASE)),
+        ({"adapter_config.json": CONFIG}, None),
+        ({}, None),
+    ],
+    ids=["no signature", "base", "weights that are refused", "nothing"],
+)
+async def test_server_that_answers_403_for_what_is_not_there(
+    files: dict[str, bytes], listed: set[str] | None, tmp_path: Path
+) -> None:
+    whole = folder(files, "/a/")
+
+    async def secretive(request: web.Request) -> web.StreamResponse:
+        answer = await whole(request)
+        return answer if answer.status != 404 else web.Response(status=403)
+
+    async with served(secretive) as server, Sources(settings(tmp_path / "scratch")) as sources:
+        listing = sources.open_source(server.url).list(SourceRef(f"{server.url}/a"), {})
+        if listed is not None:
+            assert {file.name for file in (await listing).files} == listed
+            return
+        with pytest.raises(SourceError) as caught:
+            await listing
+    assert caught.value.reason is AdapterReason.SOURCE_FORBIDDEN

@@ -1,6 +1,7 @@
 """`https://host/adapter.tar.gz` (or .tgz, .tar, .zip): one archive that holds the folder's files."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from yarl import URL
 
@@ -43,21 +44,23 @@ class ArchiveSource:
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one file, from disk. Raises: SourceError."""
         sha256 = archive_of(listing)
         if not self._unpacked.has(sha256):
             again = await self.list(ref, credentials)
             if again.revision != listing.revision:
                 raise SourceChangedError(f"{shown(read_url(ref.uri))} has changed since it was listed")
-        async for chunk in self._unpacked.read(sha256, file, offset):
-            yield chunk
+        async with aclosing(self._unpacked.read(sha256, file, offset)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, listing: Listing) -> None:
         """Drop what was unpacked."""
         await self._unpacked.release(archive_of(listing))
 
-    async def _bytes(self, url: URL, credentials: Credentials) -> AsyncIterator[bytes]:
+    async def _bytes(self, url: URL, credentials: Credentials) -> AsyncGenerator[bytes, None]:
         whole = RemoteFile(url.name, None, "")
-        async for chunk in transfer(self._client, url, whole, 0, None, secret=authorization(credentials)):
-            yield chunk
+        async with aclosing(transfer(self._client, url, whole, 0, None, secret=authorization(credentials))) as chunks:
+            async for chunk in chunks:
+                yield chunk

@@ -1,4 +1,4 @@
-"""The connector of the store's HTTP client: no socket is made for an address that `Networks` does not permit.
+"""The connector of the store's HTTP client: no socket is made for an address that the rule does not permit.
 
 aiohttp asks `socket_factory` for the socket of the very address that it is about to connect to, for names and for
 literal addresses, at every connection. That is the rule's one place; the resolver only sorts out early what would fail.
@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.contract import SourceError
-from motet_operator.store.sources.networks import Networks
+from motet_operator.store.sources.networks import AddressRule
 
 AddressInfo = tuple[Any, ...]
 
@@ -20,7 +20,7 @@ AddressInfo = tuple[Any, ...]
 class GuardedResolver(AbstractResolver):
     """Leaves the addresses out that are not permitted, and says so when none is left."""
 
-    def __init__(self, networks: Networks, inner: AbstractResolver) -> None:
+    def __init__(self, networks: AddressRule, inner: AbstractResolver) -> None:
         self._networks = networks
         self._inner = inner
 
@@ -48,7 +48,7 @@ def refused(host: str) -> SourceError:
     return SourceError(AdapterReason.SOURCE_NOT_ALLOWED, message)
 
 
-def guarded_connector(networks: Networks, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+def guarded_connector(networks: AddressRule, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
     """A connector that refuses addresses. `resolver` is the one that asks the system unless given."""
 
     def make_socket(info: AddressInfo) -> socket.socket:

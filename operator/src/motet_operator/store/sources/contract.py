@@ -7,7 +7,7 @@ SourceError                a reason of the API and a message for people; never a
 +-- SourceChangedError     what was listed is not what is there now: list again, throw away what was read
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,7 +97,7 @@ class Source(Protocol):
 
     def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The file's bytes from `offset` on; compared with `file.sha256` at the end where offset is 0."""
         ...
 

@@ -7,8 +7,8 @@ from typing import Final
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.contract import Limits, Listing, RemoteFile, SourceError
 
-_SUFFIXES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""Weights, configurations, chat templates, and tokenizers (tokenizer.model, merges.txt, vocab.txt)."""
+_SUFFIXES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".sig")
+"""Weights, configurations, chat templates, tokenizers (tokenizer.model, merges.txt, vocab.txt) and signatures."""
 _CONFIGS: Final = ("adapter_config.json", "config.json")
 _MOST_PASSED_OVER: Final = 32
 

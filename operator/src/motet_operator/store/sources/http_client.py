@@ -9,7 +9,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -23,7 +23,7 @@ from motet_operator.store.sources.answers import check_status
 from motet_operator.store.sources.connector import guarded_connector
 from motet_operator.store.sources.contract import Limits, SourceError
 from motet_operator.store.sources.file_names import too_large
-from motet_operator.store.sources.networks import Networks
+from motet_operator.store.sources.networks import AddressRule
 from motet_operator.store.sources.pace import Pace
 
 MAX_REDIRECTS: Final = 3
@@ -55,7 +55,7 @@ def read_url(text: str) -> URL:
 class HttpClient:
     """Enter it before use; it holds the connections."""
 
-    def __init__(self, networks: Networks, limits: Limits, resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, networks: AddressRule, limits: Limits, resolver: AbstractResolver | None = None) -> None:
         self._networks = networks
         self._resolver = resolver
         self.limits = limits
@@ -124,7 +124,7 @@ class HttpClient:
 
     async def chunks(
         self, answer: aiohttp.ClientResponse, at_most: int, longer: SourceError | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The body. Raises: SourceError when it breaks off, comes too slowly or is longer than `at_most` (`longer`)."""
         pace = Pace(self.limits)
         received = 0

@@ -7,7 +7,10 @@ weights in parts, and the tokenizer's files. A file's identity is its ETag, or L
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from enum import Enum
 from typing import Final
 
 from yarl import URL
@@ -27,8 +30,11 @@ from motet_operator.store.sources.http_client import HttpClient, read_url, shown
 from motet_operator.store.sources.transfer import transfer
 
 _INDEX: Final = "model.safetensors.index.json"
-_MAX_INDEX_BYTES: Final = 4 << 20
-_ADAPTER: Final = ("adapter_config.json", "adapter_model.safetensors")
+_MAX_INDEX_BYTES: Final = 10 << 20
+"""The index of the largest open model, of 90,000 tensors, has 9 MB."""
+_MAX_INDEX_NESTING: Final = 100
+_ADAPTER: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter.sig")
+_WEIGHTS: Final = frozenset({"adapter_model.safetensors"})
 _BASE: Final = (
     "config.json",
     "generation_config.json",
@@ -65,6 +71,13 @@ def identity(headers: Mapping[str, str]) -> str | None:
     return None
 
 
+class _Absent(Enum):
+    """Why a name gives no file. Object stores answer 403 for what is not there, unless one may list it."""
+
+    MISSING = "missing"
+    REFUSED = "refused"
+
+
 class HttpSource:
     """A folder of files below a URL."""
 
@@ -78,17 +91,21 @@ class HttpSource:
             raise SourceError(AdapterReason.INVALID_SOURCE, "source.revision means nothing for http(s): remove it")
         secret = authorization(credentials)
         first = await self._look(folder, _ADAPTER[0], secret)
-        names = _ADAPTER[1:] if first is not None else _BASE
+        names = _ADAPTER[1:] if isinstance(first, RemoteFile) else _BASE
         found = [first, *await self._look_for(folder, names, secret)]
-        files = [file for file in found if file is not None]
+        files = [file for file in found if isinstance(file, RemoteFile)]
+        if not files and _Absent.REFUSED in found:
+            message = f"{shown(folder)} answers 403: check the credentials in source.secretRef, and that it exists"
+            raise SourceError(AdapterReason.SOURCE_FORBIDDEN, message)
         if any(file.name == _INDEX for file in files):
             parts = await self._parts(folder, secret)
-            files += [file for file in await self._look_for(folder, parts, secret) if file is not None]
+            found = [*await self._look_for(folder, parts, secret)]
+            files += [file for file in found if isinstance(file, RemoteFile)]
         return listing(files, self._client.limits, shown(folder))
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one file. Raises: SourceError."""
         url = _below(read_url(ref.uri), file.name)
         headers = {}
@@ -97,20 +114,21 @@ class HttpSource:
         elif offset and not file.identity.startswith("modified:"):
             raise SourceChangedError(f"{file.name} cannot be resumed: its server gives neither ETag nor Last-Modified")
         secret = authorization(credentials)
-        async for chunk in transfer(self._client, url, file, offset, identity, headers, secret):
-            yield chunk
+        async with aclosing(transfer(self._client, url, file, offset, identity, headers, secret)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, listing: Listing) -> None:
         """Nothing is kept."""
 
     async def _look_for(
         self, folder: URL, names: tuple[str, ...], secret: Mapping[str, str]
-    ) -> tuple[RemoteFile | None, ...]:
+    ) -> "tuple[RemoteFile | _Absent, ...]":
         if len(names) > self._client.limits.max_files:
             raise too_large(f"{shown(folder)} has {len(names)} files", self._client.limits.max_files)
         few = asyncio.Semaphore(4)
 
-        async def look(name: str) -> RemoteFile | None:
+        async def look(name: str) -> RemoteFile | _Absent:
             async with few:
                 return await self._look(folder, name, secret)
 
@@ -121,26 +139,30 @@ class HttpSource:
             raise errors.exceptions[0] from errors
         return tuple(task.result() for task in tasks)
 
-    async def _look(self, folder: URL, name: str, secret: Mapping[str, str]) -> RemoteFile | None:
-        """What the server says of one file; None where it is not there. Some servers know no HEAD."""
+    async def _look(self, folder: URL, name: str, secret: Mapping[str, str]) -> "RemoteFile | _Absent":
+        """What the server says of one file. Some servers know no HEAD."""
         url = _below(folder, name)
         for method in ("HEAD", "GET"):
-            passing = frozenset({404, 405, 410, 501})
+            passing = frozenset({403, 404, 405, 410, 501}) - ({403} if name in _WEIGHTS else set())
             async with self._client.open(url, method=method, secret=secret, passing=passing) as answer:
-                if answer.status in {404, 410}:
-                    return None
+                if answer.status in {403, 404, 410}:
+                    return _Absent.REFUSED if answer.status == 403 else _Absent.MISSING
                 if answer.status in {405, 501}:
                     continue
                 check_no_page(answer.headers.get("Content-Type", "").partition(";")[0], b"", shown(url))
                 length = answer.headers.get("Content-Length", "")
                 size = int(length) if length.isdecimal() else None
-                return RemoteFile(name, size, identity(answer.headers) or f"size:{size}")
+                # An identity that nobody gives is another one each time: nothing can be known to be the same file.
+                known = identity(answer.headers) or f"unknown:{secrets.token_hex(8)}"
+                return RemoteFile(name, size, known)
         raise SourceError(AdapterReason.FETCH_FAILED, f"{shown(url)} answers neither HEAD nor GET")
 
     async def _parts(self, folder: URL, secret: Mapping[str, str]) -> tuple[str, ...]:
         """The weight files that the index names."""
         document = await self._client.document(_below(folder, _INDEX), _MAX_INDEX_BYTES, secret=secret)
         try:
+            if document.count(b"{") + document.count(b"[") > _MAX_INDEX_NESTING:
+                raise ValueError("it is flat, and has few brackets")
             parts = sorted(set(json.loads(document)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise SourceError(AdapterReason.INVALID_CONFIG, f"{_INDEX} has no weight_map of names") from error

@@ -8,7 +8,8 @@ stays with the hub, and the network must be a public one.
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import quote
 
@@ -63,12 +64,13 @@ class HubSource:
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one file at the listing's commit. Raises: SourceError."""
         repository, _ = _parse(ref)
         url = URL(hf_hub_url(repository, file.name, revision=listing.revision, endpoint=self._endpoint), encoded=True)
-        async for chunk in transfer(self._client, url, file, offset, None, secret=_headers(credentials)):
-            yield chunk
+        async with aclosing(transfer(self._client, url, file, offset, None, secret=_headers(credentials))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, listing: Listing) -> None:
         """Nothing is kept."""

@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -48,7 +48,7 @@ class LocalSource:
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one file. Raises: SourceError."""
         root, folder = self._folder(ref.uri)
         with _opened(root, folder / file.name) as opened:

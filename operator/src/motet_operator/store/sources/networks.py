@@ -8,11 +8,19 @@ look-up, so a name that resolves anew to something else gains nothing.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, Protocol
 
 Network = IPv4Network | IPv6Network
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+class AddressRule(Protocol):
+    """Says which addresses may be connected to, at the moment it is asked."""
+
+    def permits(self, address: str) -> bool:
+        """Whether a connection to this address is allowed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

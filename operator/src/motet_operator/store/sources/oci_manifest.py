@@ -22,7 +22,7 @@ _TITLE: Final = "org.opencontainers.image.title"
 _UNPACK: Final = "io.deis.oras.content.unpack"
 """How oras marks a folder that it packed."""
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_NAME: Final = re.compile(r"[a-z0-9]+([._/-]+[a-z0-9]+)*")
+_NAME: Final = re.compile(r"[a-z0-9]+((\.|_|__|-+|/)[a-z0-9]+)*")
 _REGISTRY: Final = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _TAG: Final = re.compile(r"\w[\w.-]{0,127}")
 

@@ -4,7 +4,8 @@ oras reads references and challenges; manifests and blobs are fetched by `HttpCl
 into memory, cannot resume, and follows redirects anywhere. Manifests and blobs are what their digests say, or an error.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from yarl import URL
@@ -33,7 +34,7 @@ from motet_operator.store.sources.oci_manifest import (
 from motet_operator.store.sources.transfer import transfer
 from motet_operator.store.sources.unpacked import Unpacked
 
-_MAX_MANIFEST_BYTES: Final = 4 << 20
+_MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOB: Final = "blob:"
 _IN_ARCHIVE: Final = "layer:"
 
@@ -63,21 +64,23 @@ class OciSource:
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one file. Raises: SourceError."""
         oci = parse_reference(ref)
         base = base_url(oci, self._plain)
         if file.identity.startswith(_BLOB):
             secret = await access(self._client, oci, base, credentials)
             blob = file.identity.removeprefix(_BLOB)
-            async for chunk in self._blob(base, blob, file, offset, secret):
-                yield chunk
+            async with aclosing(self._blob(base, blob, file, offset, secret)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
         archive = file.identity.removeprefix(_IN_ARCHIVE)
         if not self._unpacked.has(archive):
             await self.list(SourceRef(ref.uri, listing.revision), credentials)
-        async for chunk in self._unpacked.read(archive, file, offset):
-            yield chunk
+        async with aclosing(self._unpacked.read(archive, file, offset)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, listing: Listing) -> None:
         """Drop what was unpacked."""
@@ -112,10 +115,12 @@ class OciSource:
 
     async def _blob(
         self, base: URL, digest: str, file: RemoteFile, offset: int, secret: dict[str, str]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in transfer(self._client, base / "blobs" / digest, file, offset, None, secret=secret):
-                yield chunk
+            url = base / "blobs" / digest
+            async with aclosing(transfer(self._client, url, file, offset, None, secret=secret)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except SourceChangedError as error:
             # A digest names its bytes for ever: another length is a lie of the manifest or of the registry.
             message = f"{file.name} is not as long as the artifact's manifest says"

@@ -7,7 +7,8 @@ and boto3's own connections know no rule about addresses. Whoever holds no keys 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_plus, urlsplit
@@ -24,9 +25,12 @@ from motet_operator.store.sources.contract import Credentials, Listing, RemoteFi
 from motet_operator.store.sources.file_names import listing as list_files
 from motet_operator.store.sources.file_names import too_large
 from motet_operator.store.sources.http_client import HttpClient
+from motet_operator.store.sources.s3_refusal import MAX_REFUSAL_BYTES, REFUSALS, refusal
 from motet_operator.store.sources.transfer import transfer
 
-_MAX_PAGE_BYTES: Final = 4 << 20
+_MAX_PAGE_BYTES: Final = 2 << 20
+_MAX_PAGE_TAGS: Final = 1 << 16
+"""A page of a thousand objects has about twenty thousand; each costs the parser some hundred bytes."""
 _MOST_PAGES: Final = 10
 _VALID_SECONDS: Final = 3600
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
@@ -56,7 +60,12 @@ class S3Source:
         token: str | None = None
         for _ in range(_MOST_PAGES):
             page = await self._page(s3, place, token)
-            files += [file for entry in page.get("Contents", []) if (file := _file(entry, place)) is not None]
+            encoded = page.get("EncodingType") == "url"
+            try:
+                found = [_file(entry, place, encoded) for entry in page.get("Contents", [])]
+            except (KeyError, AttributeError, TypeError) as error:
+                raise _no_listing(place) from error
+            files += [file for file in found if file is not None]
             token = page.get("NextContinuationToken")
             if not token:
                 return list_files(files, self._client.limits, ref.uri)
@@ -64,14 +73,15 @@ class S3Source:
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of one object. Raises: SourceError."""
         place = _parse(ref)
         s3 = await self._s3(credentials)
         url = _presigned(s3, "get_object", {"Bucket": place.bucket, "Key": place.prefix + file.name})
         wanted = {"If-Match": f'"{file.identity}"'}
-        async for chunk in transfer(self._client, url, file, offset, _identity, wanted):
-            yield chunk
+        async with aclosing(transfer(self._client, url, file, offset, _identity, wanted)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, listing: Listing) -> None:
         """Nothing is kept."""
@@ -79,14 +89,20 @@ class S3Source:
     async def _page(self, s3: Any, place: _Place, token: str | None) -> Mapping[str, Any]:
         asked = {"Bucket": place.bucket, "Prefix": place.prefix, "Delimiter": "/", "EncodingType": "url"}
         url = _presigned(s3, "list_objects_v2", asked | ({"ContinuationToken": token} if token else {}))
-        body = await self._client.document(url, _MAX_PAGE_BYTES)
+        async with self._client.open(url, passing=REFUSALS) as response:
+            most = MAX_REFUSAL_BYTES if response.status in REFUSALS else _MAX_PAGE_BYTES
+            body = b"".join([chunk async for chunk in self._client.chunks(response, most)])
+        if response.status in REFUSALS:
+            raise refusal(response.status, body, place.bucket)
+        # Declarations make a page larger than it is, and no listing has any; a zero byte would hide them (UTF-16).
+        if b"<!" in body or b"\0" in body or body.count(b"<") > _MAX_PAGE_TAGS:
+            raise _no_listing(place)
         operation = s3.meta.service_model.operation_model("ListObjectsV2")
         try:
             answer = {"status_code": 200, "headers": {}, "body": body}
             page: Mapping[str, Any] = create_parser("rest-xml").parse(answer, operation.output_shape)
         except (ResponseParserError, ValueError) as error:
-            message = f"s3://{place.bucket}: the endpoint's answer is no listing: is `endpoint` of the Secret right?"
-            raise SourceError(AdapterReason.INVALID_SOURCE, message) from error
+            raise _no_listing(place) from error
         return page
 
     async def _s3(self, credentials: Credentials) -> Any:
@@ -139,9 +155,15 @@ def _presigned(s3: Any, operation: str, parameters: Mapping[str, str]) -> URL:
         raise SourceError(AdapterReason.INVALID_SOURCE, f"no request can be made ({type(error).__name__})") from error
 
 
-def _file(entry: Mapping[str, Any], place: _Place) -> RemoteFile | None:
-    """An object as a file; None for the folder's own marker."""
-    name = unquote_plus(entry["Key"]).removeprefix(place.prefix)
+def _no_listing(place: _Place) -> SourceError:
+    message = f"s3://{place.bucket}: the endpoint's answer is no listing: is `endpoint` of the Secret right?"
+    return SourceError(AdapterReason.INVALID_SOURCE, message)
+
+
+def _file(entry: Mapping[str, Any], place: _Place, encoded: bool) -> RemoteFile | None:
+    """An object as a file; None for the folder's own marker. Not every server encodes names when it is asked to."""
+    key = unquote_plus(entry["Key"]) if encoded else entry["Key"]
+    name = key.removeprefix(place.prefix)
     return RemoteFile(name, entry["Size"], entry["ETag"].strip('"')) if name else None
 
 

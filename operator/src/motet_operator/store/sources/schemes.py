@@ -16,7 +16,7 @@ from motet_operator.store.sources.http_client import HttpClient
 from motet_operator.store.sources.http_source import HttpSource
 from motet_operator.store.sources.hub_source import HubSource
 from motet_operator.store.sources.local_source import LocalSource
-from motet_operator.store.sources.networks import Networks
+from motet_operator.store.sources.networks import AddressRule, Networks
 from motet_operator.store.sources.oci_source import OciSource
 from motet_operator.store.sources.s3_source import S3Source
 from motet_operator.store.sources.unpacked import Unpacked
@@ -35,7 +35,7 @@ class SourceSettings:
 
     scratch: Path
     limits: Limits = field(default_factory=Limits)
-    networks: Networks = field(default_factory=Networks)
+    networks: AddressRule = field(default_factory=Networks)
     hub_endpoint: str = HUB
     plain_http_registries: frozenset[str] = frozenset()
     claims: Path | None = None

@@ -1,7 +1,8 @@
 """One file's bytes over HTTP, from an offset on: of the size, identity and digest that were listed, or an error."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 
 import aiohttp
 from yarl import URL
@@ -23,7 +24,7 @@ async def transfer(
     identify: Identify | None,
     headers: Mapping[str, str] | None = None,
     secret: Mapping[str, str] | None = None,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The bytes from `offset` on.
 
     Without `identify` the URL itself pins the bytes (a commit, a digest). With it, an answer that does not say its
@@ -41,13 +42,14 @@ async def transfer(
         if identify is not None:
             _check_identity(file, identify(answer.headers), offset)
         skip = _skipped(answer, file, offset)
-        async for chunk in _checked(client, answer, file, offset, skip):
-            yield chunk
+        async with aclosing(_checked(client, answer, file, offset, skip)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def _checked(
     client: HttpClient, answer: aiohttp.ClientResponse, file: RemoteFile, offset: int, skip: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The body less its first `skip` bytes; its length, its beginning and its digest as they must be."""
     expected = None if file.size is None else file.size - offset + skip
     digest = hashlib.sha256()
@@ -56,15 +58,16 @@ async def _checked(
     if expected is not None:
         most = expected
         longer = SourceChangedError(f"{file.name} is longer than the {file.size} bytes that were listed")
-    async for chunk in client.chunks(answer, most, longer):
-        if received == 0 and offset == 0:
-            check_no_page("", chunk[:PEEK], file.name)
-        received += len(chunk)
-        if offset == 0:
-            digest.update(chunk)
-        passed = max(0, min(len(chunk), skip - (received - len(chunk))))
-        if passed < len(chunk):
-            yield chunk[passed:] if passed else chunk
+    async with aclosing(client.chunks(answer, most, longer)) as chunks:
+        async for chunk in chunks:
+            if received == 0 and offset == 0:
+                check_no_page("", chunk[:PEEK], file.name)
+            received += len(chunk)
+            if offset == 0:
+                digest.update(chunk)
+            passed = max(0, min(len(chunk), skip - (received - len(chunk))))
+            if passed < len(chunk):
+                yield chunk[passed:] if passed else chunk
     if expected is not None and received != expected:
         message = f"{file.name} ended after {received} bytes of {expected}"
         raise SourceError(AdapterReason.FETCH_FAILED, message)

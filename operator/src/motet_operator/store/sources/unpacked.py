@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,7 +66,7 @@ class Unpacked:
         """Whether the archive's files are there."""
         return sha256 in self._folders
 
-    async def read(self, sha256: str, file: RemoteFile, offset: int) -> AsyncIterator[bytes]:
+    async def read(self, sha256: str, file: RemoteFile, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of one file of an archive that `has` said to be there. Raises: SourceChangedError."""
         self._folders.move_to_end(sha256)
         try:
