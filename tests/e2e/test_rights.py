@@ -3,6 +3,7 @@
 Runs last: the audit log holds what every other test made the parts do. What those leave out is done here.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,23 @@ DELEGATED = {
 
 
 @pytest.fixture(scope="module")
-def used(world: World) -> list[Call]:
+def used(world: World, tags: dict[str, str]) -> list[Call]:
     """Every call so far, after a life of a ModelDeployment from its creation to its removal."""
     autoscaling = {"minReplicas": 1, "maxReplicas": 2, "targetQueueDepth": 4}
-    model = model_deployment(world.namespace, "tiny", autoscaling=autoscaling)
+    prefetch = {"prefetch": {"image": "AllNodes"}}
+    model = model_deployment(world.namespace, "tiny", autoscaling=autoscaling, startup=prefetch)
     world.apply(model)
     world.apply(adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1")}))
     world.wait_ready("mdep/tiny", "lora/voice")
+    world.kubectl("wait", "mdep/tiny", "--for=condition=PrefetchComplete", "--timeout=60s")
     world.apply(
         adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1"), "v2": source("nowhere")}, {"v1": 1})
     )
-    world.kubectl("patch", "mdep", "tiny", "--type=json", "-p", '[{"op": "remove", "path": "/spec/autoscaling"}]')
-    eventually(lambda: world.kubectl("get", "hpa", "-o", "name"), "".__eq__, 30, "no HPA any more")
+    removed = [{"op": "remove", "path": f"/spec/{field}"} for field in ("autoscaling", "startup")]
+    world.kubectl("patch", "mdep", "tiny", "--type=json", "-p", json.dumps(removed))
+    eventually(lambda: world.kubectl("get", "hpa,daemonset", "-o", "name"), "".__eq__, 30, "neither of them any more")
+    world.installation.install(tags, {"networkPolicies": {"enabled": False}})
+    eventually(lambda: world.kubectl("get", "networkpolicy", "-o", "name"), "".__eq__, 60, "no NetworkPolicy any more")
     log = Path(world.installation.cluster.status().audit_log or "")
     return list(calls(log))
 
