@@ -1,4 +1,7 @@
-"""What is resident follows the last document: loads, retries, drains, unloads, and never two sources under one id."""
+"""What is resident follows the last document: loads, retries, drains, unloads, and never two sources under one id.
+
+Classes of residency, and adapters that requests wait for: test_residency_classes.py.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,8 +14,12 @@ from motet_api.errors import ErrorCode
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
-from motet_runtime.adapters.residency import PATIENCE, Residency
+from motet_runtime.adapters.entry import PATIENCE
+from motet_runtime.adapters.residency import PARALLEL, SLOW_SECONDS, Residency
 from motet_runtime.errors import AdapterError, RequestError
+
+LOADED = Digest("sha256:" + "0" * 64)
+"""What a source of the fake loader holds, unless something else is demanded."""
 
 
 class Clock:
@@ -34,14 +41,19 @@ class FakeLoader:
         self.unloaded: list[str] = []
         self.may_unload = asyncio.Event()
         self.may_unload.set()
+        self.blocked: dict[str, asyncio.Event] = {}
+        self.stores: list[str] = []
 
-    async def load(self, desired: DesiredAdapter) -> Artifact:
+    async def load(self, desired: DesiredAdapter, store: str) -> Artifact:
         self.loaded.append(desired.uri)
+        self.stores.append(store)
+        if desired.uri in self.blocked:
+            await self.blocked[desired.uri].wait()
         if desired.uri == "crash":
             raise ZeroDivisionError("as told")
         if desired.uri in self.failures:
             raise AdapterError(self.failures[desired.uri], "as told")
-        return Artifact(Digest("sha256:" + "0" * 64), 8, 100, ())
+        return Artifact(desired.digest or LOADED, 8, 100, ())
 
     async def unload(self, adapter: AdapterId) -> None:
         self.unloaded.append(adapter)
@@ -57,8 +69,10 @@ class Scene:
         self.residency = Residency(self.loader, self.clock)
 
     def want(self, **uris: str) -> None:
-        rows = [DesiredAdapter(id=AdapterId(name.replace("_", "@")), uri=uri) for name, uri in uris.items()]
-        self.residency.set_desired(DesiredAdapters(adapters=rows))
+        self.want_rows(*(DesiredAdapter(id=AdapterId(name.replace("_", "@")), uri=uri) for name, uri in uris.items()))
+
+    def want_rows(self, *rows: DesiredAdapter, store: str = "") -> None:
+        self.residency.set_desired(DesiredAdapters(adapters=list(rows), store=store))
 
     def reasons(self) -> dict[str, AdapterReason]:
         return {row.id: row.reason for row in self.residency.report()}
@@ -67,6 +81,12 @@ class Scene:
         wanted = {name.replace("_", "@"): reason for name, reason in reasons.items()}
         async with asyncio.timeout(5):
             while self.reasons() != wanted:
+                await asyncio.sleep(0.001)
+
+    async def until_asked(self, *uris: str) -> None:
+        """Until the loader was asked for these, whatever their order."""
+        async with asyncio.timeout(5):
+            while sorted(self.loader.loaded) != sorted(uris):
                 await asyncio.sleep(0.001)
 
 
@@ -110,7 +130,7 @@ async def test_a_removed_version_drains_before_it_is_unloaded() -> None:
             scene.want()
             await scene.until(a_v1=DRAINING)
             with pytest.raises(RequestError) as refused:
-                scene.residency.resolve("a@v1")
+                await scene.residency.resolve("a@v1")
             assert refused.value.code is ErrorCode.ADAPTER_NOT_FOUND
             assert scene.loader.unloaded == []
         await scene.until()
@@ -140,7 +160,7 @@ async def test_a_version_wanted_again_while_it_is_unloaded_is_not_served_from_wh
                 await asyncio.sleep(0.001)
         scene.want(a_v1="x")
         with pytest.raises(RequestError) as refused:
-            scene.residency.resolve("a@v1")
+            await scene.residency.resolve("a@v1")
         assert refused.value.code is ErrorCode.ADAPTER_NOT_READY
         scene.loader.may_unload.set()
         await scene.until(a_v1=RESIDENT)
@@ -209,7 +229,7 @@ async def test_a_failure_that_time_does_not_heal_settles_and_others_are_not_held
         await scene.until(a_v1=AdapterReason.DIGEST_MISMATCH, b_v1=RESIDENT)
         assert scene.residency.settled()
         with pytest.raises(RequestError, match="DigestMismatch") as refused:
-            scene.residency.resolve("a@v1")
+            await scene.residency.resolve("a@v1")
         assert refused.value.code is ErrorCode.ADAPTER_NOT_READY
 
 
@@ -224,15 +244,15 @@ async def test_names_resolve_to_one_version_or_to_an_error_that_lists_them() -> 
     async with reconciling() as scene:
         scene.want(a_v1="x", a_v2="y", b_v1="z")
         await scene.until(a_v1=RESIDENT, a_v2=RESIDENT, b_v1=RESIDENT)
-        assert scene.residency.resolve("b") == "b@v1"
-        assert scene.residency.resolve("a@v2") == "a@v2"
+        assert await scene.residency.resolve("b") == "b@v1"
+        assert await scene.residency.resolve("a@v2") == "a@v2"
         for name, code, said in (
             ("a", ErrorCode.MODEL_AMBIGUOUS, "a@v1, a@v2"),
             ("a@v3", ErrorCode.VERSION_NOT_FOUND, "a@v1, a@v2"),
             ("c", ErrorCode.ADAPTER_NOT_FOUND, "a@v1, a@v2, b@v1"),
         ):
             with pytest.raises(RequestError, match=said) as refused:
-                scene.residency.resolve(name)
+                await scene.residency.resolve(name)
             assert refused.value.code is code
 
 
@@ -242,3 +262,111 @@ def test_a_report_says_what_the_pod_was_told() -> None:
     residency.set_desired(DesiredAdapters(adapters=[wanted]))
     (row,) = residency.report()
     assert (row.uri, row.desired_digest, row.digest) == ("a", wanted.digest, None)
+
+
+async def test_a_source_that_takes_its_time_holds_up_no_other() -> None:
+    async with reconciling() as scene:
+        scene.loader.blocked["slow"] = asyncio.Event()
+        scene.want(a_v1="slow", b_v1="x", c_v1="y")
+        await scene.until(a_v1=AdapterReason.LOADING, b_v1=RESIDENT, c_v1=RESIDENT)
+        scene.loader.blocked["slow"].set()
+        await scene.until(a_v1=RESIDENT, b_v1=RESIDENT, c_v1=RESIDENT)
+
+
+async def test_few_are_loaded_at_a_time_and_those_that_are_slow_do_not_count() -> None:
+    async with reconciling() as scene:
+        names = [f"s{number}" for number in range(PARALLEL + 1)]
+        scene.loader.blocked = {name: asyncio.Event() for name in names}
+        scene.want(**{f"{name}_v1": name for name in names})
+        await scene.until_asked(*names[:PARALLEL])
+        await asyncio.sleep(0.01)
+        assert len(scene.loader.loaded) == PARALLEL
+        scene.clock.now += SLOW_SECONDS
+        scene.want(**{f"{name}_v1": name for name in names})
+        await scene.until_asked(*names)
+
+
+async def test_a_place_that_is_free_again_is_taken() -> None:
+    async with reconciling() as scene:
+        names = [f"s{number}" for number in range(2 * PARALLEL)]
+        scene.loader.blocked = {name: asyncio.Event() for name in names[:PARALLEL]}
+        scene.want(**{f"{name}_v1": name for name in names})
+        await scene.until_asked(*names[:PARALLEL])
+        scene.loader.blocked["s0"].set()
+        await scene.until_asked(*names)
+
+
+async def test_a_source_that_changes_while_it_is_loaded_is_not_loaded_beside_itself() -> None:
+    async with reconciling() as scene:
+        scene.loader.blocked["x"] = asyncio.Event()
+        scene.want(a_v1="x")
+        await scene.until_asked("x")
+        scene.want(a_v1="y")
+        await asyncio.sleep(0.01)
+        assert scene.loader.loaded == ["x"]
+        scene.loader.blocked["x"].set()
+        await scene.until(a_v1=RESIDENT)
+        assert (scene.loader.loaded, scene.loader.unloaded) == (["x", "y"], ["a@v1"])
+
+
+def row(name: str, digest: str | None = None, uri: str = "x") -> DesiredAdapter:
+    return DesiredAdapter(id=AdapterId(name), uri=uri, digest=digest and Digest(digest))
+
+
+async def test_a_digest_that_becomes_known_and_is_what_was_loaded_changes_nothing() -> None:
+    async with reconciling() as scene:
+        scene.want_rows(row("a@v1"))
+        await scene.until(a_v1=RESIDENT)
+        with scene.residency.use(AdapterId("a@v1")):
+            for digest in (LOADED, None, LOADED):
+                scene.want_rows(row("a@v1", digest))
+                assert scene.reasons() == {"a@v1": RESIDENT}
+                assert scene.residency.report()[0].desired_digest == digest
+        await asyncio.sleep(0.01)
+        assert (scene.loader.loaded, scene.loader.unloaded) == (["x"], [])
+
+
+async def test_a_digest_that_becomes_known_while_it_is_loaded_changes_nothing_either() -> None:
+    async with reconciling() as scene:
+        scene.loader.blocked["x"] = asyncio.Event()
+        scene.want_rows(row("a@v1"))
+        await scene.until_asked("x")
+        scene.want_rows(row("a@v1", LOADED))
+        scene.loader.blocked["x"].set()
+        await scene.until(a_v1=RESIDENT)
+        assert (scene.loader.loaded, scene.loader.unloaded) == (["x"], [])
+        assert scene.residency.report()[0].desired_digest == LOADED
+
+
+async def test_another_digest_than_what_was_loaded_is_another_adapter() -> None:
+    async with reconciling() as scene:
+        scene.want_rows(row("a@v1"))
+        await scene.until(a_v1=RESIDENT)
+        scene.want_rows(row("a@v1", "sha256:" + "1" * 64))
+        await scene.until_asked("x", "x")
+        assert scene.loader.unloaded == ["a@v1"]
+
+
+async def test_the_loader_is_told_where_the_store_is() -> None:
+    async with reconciling() as scene:
+        scene.want_rows(row("a@v1", LOADED), store="http://store:8002")
+        await scene.until(a_v1=RESIDENT)
+        assert scene.loader.stores == ["http://store:8002"]
+
+
+async def test_a_fault_while_unloading_ends_the_loop() -> None:
+    class Broken(FakeLoader):
+        async def unload(self, adapter: AdapterId) -> None:
+            raise ZeroDivisionError("as told")
+
+    scene = Scene()
+    scene.loader = Broken()
+    scene.residency = Residency(scene.loader, scene.clock)
+    scene.loader.blocked["x"] = asyncio.Event()
+    scene.want(a_v1="x")
+    running = asyncio.create_task(scene.residency.run())
+    await scene.until_asked("x")
+    scene.want()
+    scene.loader.blocked["x"].set()
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(running, 5)

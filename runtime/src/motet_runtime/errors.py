@@ -2,6 +2,7 @@
 
 MotetRuntimeError
 ├── RequestError      the caller's request cannot be served; carries a wire code
+├── FolderError       a folder cannot take what is to be fetched into it; the process ends
 └── ModelError        the base model cannot be served at all; the process ends
 
 AdapterError          an adapter cannot be loaded; carries a reason for the operator. The checks' own error
@@ -26,6 +27,10 @@ class RequestError(MotetRuntimeError):
         self.code = code
         self.message = message
         self.param = param
+
+
+class FolderError(MotetRuntimeError):
+    """A folder that cannot take what is to be fetched into it."""
 
 
 class ModelError(MotetRuntimeError):

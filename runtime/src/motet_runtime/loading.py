@@ -13,11 +13,11 @@ from typing import Any
 from motet_api.artifact.adapter import Artifact
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
-from motet_api.wire import DesiredAdapter
+from motet_api.wire import BaseDescription, DesiredAdapter
 from motet_runtime.adapters.artifact import VerifiedAdapter, verify
 from motet_runtime.adapters.flat_file import FlatAdapter
 from motet_runtime.adapters.library import AdapterLibrary
-from motet_runtime.adapters.sources import local_path, opened
+from motet_runtime.adapters.sources import files_of, local_path
 from motet_runtime.engine.lean_imports import without_collection
 from motet_runtime.engine.pace import Pace
 from motet_runtime.engine.plan import SlotLoad
@@ -45,7 +45,7 @@ class EngineHost:
         self._started = started
         self._runner: Any = None
         self._library: AdapterLibrary | None = None
-        self._sources: dict[AdapterId, DesiredAdapter] = {}
+        self._sources: dict[AdapterId, tuple[DesiredAdapter, str]] = {}
         self._engine: EngineThread | None = None
         self._thread: threading.Thread | None = None
         self._loaded = asyncio.Event()
@@ -88,8 +88,11 @@ class EngineHost:
             self._engine.stop()
             await asyncio.to_thread(self._thread.join, 10)
 
-    async def load(self, desired: DesiredAdapter) -> Artifact:
-        """Fetch, verify and register one adapter, and copy it into a slot if one is free.
+    async def load(self, desired: DesiredAdapter, store: str) -> Artifact:
+        """Fetch, verify and register one adapter, and begin to copy it into a slot if one is free.
+
+        So the first request finds it there, or waits for the end of that copy and for nothing else. Where no slot is
+        free none is taken from another adapter for one that nobody has asked for.
 
         Raises:
             AdapterError: it cannot be loaded.
@@ -99,7 +102,7 @@ class EngineHost:
         assert self._engine is not None
         started = time.monotonic()
         try:
-            verified = await self._fetch(desired)
+            verified = await self._fetch(desired, store)
             adapter = await asyncio.to_thread(self._library.register, desired.id, verified)
         except AdapterError as error:
             self._count_failure(error.reason)
@@ -113,7 +116,7 @@ class EngineHost:
             # Counted here, where the metrics are; what to do about it is the residency's decision.
             self._count_failure(AdapterReason.LOAD_FAILED)
             raise
-        self._sources[desired.id] = desired
+        self._sources[desired.id] = (desired, store)
         scheduler = self._engine.scheduler
         await self._between_steps(lambda: scheduler.prefetch(adapter))
         self._metrics.adapter_load_seconds.observe(time.monotonic() - started)
@@ -129,8 +132,8 @@ class EngineHost:
             engine = self._engine
             await self._between_steps(lambda: engine.forget_adapter(digest))
 
-    async def _fetch(self, desired: DesiredAdapter) -> VerifiedAdapter:
-        async with opened(desired.uri, self._settings.claim_root) as folder:
+    async def _fetch(self, desired: DesiredAdapter, store: str) -> VerifiedAdapter:
+        async with files_of(desired, store, self._settings.claim_root) as folder:
             runner, settings = self._runner, self._settings
             return await asyncio.to_thread(
                 verify,
@@ -160,10 +163,11 @@ class EngineHost:
         """
         failure = f"{digest} is loaded no more"
         same = [adapter.id for adapter in list(library.adapters.values()) if adapter.digest == digest]
-        for desired in filter(None, map(self._sources.get, same)):
+        for desired, address in filter(None, map(self._sources.get, same)):
             _log.info("adapter is fetched again", extra={"adapter": desired.id, "uri": desired.uri})
             try:
-                return library.restore(asyncio.run(self._fetch(desired.model_copy(update={"digest": digest}))))
+                pinned = desired.model_copy(update={"digest": digest})
+                return library.restore(asyncio.run(self._fetch(pinned, address)))
             except (AdapterError, OSError) as error:
                 text = error.message if isinstance(error, AdapterError) else str(error)
                 failure = (
@@ -239,6 +243,13 @@ class EngineHost:
             device=runner.device.type,
             # An answer can be no longer than the KV cache, whatever the model allows.
             max_model_len=min(longest, room),
+            description=BaseDescription(
+                model=settings.model_name,
+                hidden_size=runner.hidden_size,
+                dtype_bytes=runner.dtype.itemsize,
+                modules=dict(runner.shapes),
+            ),
+            library=self._library,
         )
 
     def _count_failure(self, reason: AdapterReason) -> None:

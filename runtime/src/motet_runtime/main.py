@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from motet_runtime.adapters.artifact import folder_digest
 from motet_runtime.adapters.residency import Residency
 from motet_runtime.errors import AdapterError, ModelError
+from motet_runtime.fetch import run_fetch
 from motet_runtime.http.app import make_apps
 from motet_runtime.http.listeners import listening
 from motet_runtime.lifecycle import Lifecycle
 from motet_runtime.loading import EngineHost
 from motet_runtime.logs import configure_logging
 from motet_runtime.metrics import RuntimeMetrics
-from motet_runtime.options import parse_options, settings_of
+from motet_runtime.options import fetch_settings_of, parse_options, settings_of
 from motet_runtime.service import Service
 from motet_runtime.settings import Settings
 
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         return 0
     configure_logging(options.log_level)
+    if options.command == "fetch":
+        return run_fetch(fetch_settings_of(options))
     if options.command == "agent":
         from motet_runtime.agent.main import run_agent
 

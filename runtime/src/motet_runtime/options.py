@@ -3,13 +3,16 @@
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from motet_api.dtypes import DType
+from motet_api.identity import DIGEST_PATTERN, Digest
 from motet_api.names import ADMIN_PORT, CLAIM_MOUNT_ROOT, SERVING_PORT
-from motet_runtime.settings import EngineOptions, Settings
+from motet_runtime.settings import EngineOptions, FetchSettings, Settings
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -55,6 +58,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
+def fetch_settings_of(options: argparse.Namespace) -> FetchSettings:
+    """The settings that the options of `fetch` make."""
+    return FetchSettings(options.store, options.artifact, options.to, options.patience_seconds)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line: the usage of so many options would hide it."""
@@ -64,9 +72,17 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(prog="motet-runtime", description="Serve one base model with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser(
-        "serve", help="serve a base model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    _add_serve(commands.add_parser("serve", help="serve a base model", formatter_class=defaults))
+    help_text = "beside vLLM: keep its adapters as the operator wants them"
+    _add_agent(commands.add_parser("agent", help=help_text, formatter_class=defaults))
+    _add_fetch(commands.add_parser("fetch", help="fetch an artifact from the store", formatter_class=defaults))
+    digest = commands.add_parser("digest", help="print the content digest of an adapter's folder")
+    digest.add_argument("folder", type=Path)
+    return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
     add = serve.add_argument
     add("--model", required=True, help="folder of the base: a path, file:///path or pvc://CLAIM/path")
     add("--model-name", help="name it is served under (default: the folder's name)")
@@ -97,11 +113,9 @@ def _parser() -> _Parser:
     add("--drain-grace-seconds", type=_number(0.0), default=5.0, help="serve on after SIGTERM for this long")
     add("--drain-timeout-seconds", type=_number(0.0), default=60.0, help="then wait this long for requests in flight")
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
-    agent = commands.add_parser(
-        "agent",
-        help="beside vLLM: keep its adapters as the operator wants them",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+
+
+def _add_agent(agent: argparse.ArgumentParser) -> None:
     add = agent.add_argument
     add("--engine-url", default="http://127.0.0.1:8000", help="vLLM's OpenAI server, as the agent reaches it")
     add("--model", help="the base, file:///path or pvc://CLAIM/path: adapters are checked against it, vLLM does not")
@@ -114,9 +128,15 @@ def _parser() -> _Parser:
     add("--adapter-cache", type=Path, default=_cache_folder() / "adapters", help="folder that the engine sees too")
     add("--drain-grace-seconds", type=_number(0.0), default=5.0, help="say so for this long after SIGTERM, then end")
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
-    digest = commands.add_parser("digest", help="print the content digest of an adapter's folder")
-    digest.add_argument("folder", type=Path)
-    return parser
+
+
+def _add_fetch(fetch: argparse.ArgumentParser) -> None:
+    add = fetch.add_argument
+    add("--store", type=_address, required=True, help="address of the store, http://HOST:PORT")
+    add("--artifact", type=_digest, required=True, help="digest of the artifact, sha256:HEX")
+    add("--to", type=Path, required=True, help="folder for its files; made if it is not there")
+    add("--patience-seconds", type=_number(0.0), default=600.0, help="wait this long for a store that brings nothing")
+    add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -144,6 +164,19 @@ def _number(least: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} will not do: give http://HOST:PORT")
+    return text.rstrip("/")
+
+
+def _digest(text: str) -> Digest:
+    if not re.fullmatch(DIGEST_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} will not do: give sha256: and 64 hexadecimal digits")
+    return Digest(text)
 
 
 def _uri(options: argparse.Namespace) -> str:

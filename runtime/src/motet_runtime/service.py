@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from motet_api.errors import ErrorCode
-from motet_api.identity import AdapterId
+from motet_api.identity import AdapterId, Digest
 from motet_api.names import BASE_MODEL_ALIAS
-from motet_api.wire import AdaptersReport
+from motet_api.wire import AdaptersReport, BaseDescription
+from motet_runtime.adapters.library import AdapterLibrary
 from motet_runtime.adapters.residency import Residency
 from motet_runtime.engine.thread import EngineThread
 from motet_runtime.errors import RequestError
@@ -24,6 +25,8 @@ class Base:
     dtype: str
     device: str
     max_model_len: int
+    description: BaseDescription
+    library: AdapterLibrary
 
 
 class Service:
@@ -35,11 +38,13 @@ class Service:
         self.lifecycle = lifecycle
         self.metrics = metrics
         self._base: Base | None = None
+        self._base_digest: Digest | None = None
         self._was_ready = False
 
     def base_loaded(self, base: Base) -> None:
         """The base is in memory: requests can be served."""
         self._base = base
+        self._base_digest = base.description.digest()
 
     @property
     def base(self) -> Base:
@@ -55,7 +60,8 @@ class Service:
     def not_ready_because(self) -> str | None:
         """What keeps the pod from being ready; None when it is.
 
-        A pod that was ready stays so while further adapters load: those that it holds serve meanwhile.
+        Of the adapters only the required ones count. A pod that was ready stays so while further ones load: those that
+        it holds serve meanwhile.
         """
         if self.lifecycle.draining:
             return "draining"
@@ -64,31 +70,44 @@ class Service:
         if not self.residency.desired_known:
             return "no desired adapters have been sent yet"
         if not self._was_ready and not self.residency.settled():
-            waiting = [f"{row.id} ({row.reason})" for row in self.residency.report() if row.reason != "Resident"]
+            waiting = [f"{row.id} ({row.reason})" for row in self.residency.awaited()]
             return f"adapters are not resident yet: {', '.join(waiting)}"
         self._was_ready = True
         return None
 
-    def resolve(self, name: str | None) -> AdapterId | None:
-        """The adapter that a request names; None for the base.
+    async def resolve(self, name: str | None) -> AdapterId | None:
+        """The adapter that a request names; None for the base. One that is on demand is loaded first.
 
         Raises:
             RequestError: it is not served here.
         """
         if not name or name in (BASE_MODEL_ALIAS, self.settings.model_name):
             return None
-        return self.residency.resolve(name)
+        # Waiting for an adapter is being in flight: a pod that drains does not end meanwhile.
+        with self.lifecycle.request():
+            return await self.residency.resolve(name)
 
     def report(self) -> AdaptersReport:
         """What this pod says of itself to the operator and the gateway."""
-        gauges = self._base.engine.gauges if self._base else None
+        base = self._base
+        gauges = base.engine.gauges if base else None
         return AdaptersReport(
             model=self.settings.model_name,
-            base_loaded=self._base is not None,
+            base_loaded=base is not None,
             desired_known=self.residency.desired_known,
             draining=self.lifecycle.draining,
             max_batch_size=self.settings.engine.max_batch_size,
             running=gauges.running if gauges else 0,
             waiting=gauges.waiting if gauges else 0,
+            base_digest=self._base_digest,
+            adapter_bytes=self._adapter_bytes() if base else None,
+            adapter_bytes_used=base.library.used_bytes if base else None,
             adapters=self.residency.report(),
         )
+
+    def _adapter_bytes(self) -> int:
+        """Bytes of adapters that can be answered for without fetching one again.
+
+        Host memory holds what is on disk too, so that the larger of the two counts, not both.
+        """
+        return max(self.settings.adapter_host_bytes, self.settings.adapter_disk_bytes)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motet_api.dtypes import DType
+from motet_api.identity import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,14 @@ class Settings:
     threads: int | None
     drain_grace_seconds: float
     drain_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """Every option of `motet-runtime fetch`. `patience_seconds`: how long a store that does not answer is waited for,
+    counted anew whenever it has brought something."""
+
+    store: str
+    digest: Digest
+    folder: Path
+    patience_seconds: float

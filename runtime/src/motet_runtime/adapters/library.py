@@ -30,6 +30,13 @@ class AdapterLibrary:
         self._adapters: dict[AdapterId, Adapter] = {}
         self._host: OrderedDict[Digest, FlatAdapter] = OrderedDict()
         self._held_bytes = 0
+        self._sizes: dict[Digest, int] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that the registered adapters take below the slots, each content once, wherever it lies just now."""
+        with self._lock:
+            return sum(self._sizes.values())
 
     @property
     def adapters(self) -> Mapping[AdapterId, Adapter]:
@@ -43,7 +50,7 @@ class AdapterLibrary:
             AdapterError: its weights are not finite in the base's type.
         """
         artifact = verified.artifact
-        self.restore(verified)
+        weights = self.restore(verified)
         adapter = Adapter(
             adapter_id,
             artifact.digest,
@@ -53,6 +60,7 @@ class AdapterLibrary:
         )
         with self._lock:
             self._adapters[adapter_id] = adapter
+            self._sizes[artifact.digest] = weights.nbytes
         return adapter
 
     def restore(self, verified: VerifiedAdapter) -> FlatAdapter:
@@ -83,6 +91,7 @@ class AdapterLibrary:
             adapter = self._adapters.pop(adapter_id, None)
             if adapter is None or any(other.digest == adapter.digest for other in self._adapters.values()):
                 return None
+            self._sizes.pop(adapter.digest, None)
             weights = self._host.pop(adapter.digest, None)
             if weights is not None:
                 self._held_bytes -= weights.nbytes

@@ -1,7 +1,8 @@
 """From a source's URI to a local folder.
 
 `file:///path` is a path in this pod, `pvc://CLAIM/path` a path below the folder where the claim is mounted, and
-`http(s)://host/path` a folder whose files are fetched into scratch space.
+`http(s)://host/path` a folder whose files are fetched into scratch space. What comes from the store is fetched there by
+digest, whatever its URI is.
 """
 
 import re
@@ -14,9 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from motet_api.identity import ADAPTER_FILES, NAME_PATTERN
+from motet_api.identity import ADAPTER_FILES, NAME_PATTERN, Digest
 from motet_api.reasons import AdapterReason
+from motet_api.store import ArtifactManifest
+from motet_api.wire import DesiredAdapter
 from motet_runtime.errors import AdapterError
+from motet_runtime.store.client import StoreClient, store_session
 
 MAX_FILE_BYTES: Final = 8 * 2**30
 """A fetched file larger than this is refused; the largest LoRA of a 70B base is well below."""
@@ -45,6 +49,42 @@ def local_path(uri: str, claim_root: Path) -> Path:
             raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri} leads out of the claim")
         return path
     raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri}: the scheme must be file, pvc, http or https")
+
+
+@asynccontextmanager
+async def files_of(desired: DesiredAdapter, store: str, claim_root: Path) -> AsyncIterator[Path]:
+    """A local folder with the files of a desired adapter, for as long as the context is open.
+
+    Raises:
+        AdapterError: as `opened` and `StoreClient` do, or the store or the digest is not given.
+    """
+    if not desired.from_store:
+        async with opened(desired.uri, claim_root) as folder:
+            yield folder
+        return
+    if not store or desired.digest is None:
+        message = f"{desired.id} is to come from the store, and the document gives no {'digest' if store else 'store'}"
+        raise AdapterError(AdapterReason.FETCH_FAILED, message)
+    with tempfile.TemporaryDirectory(prefix="motet-adapter-") as scratch:
+        async with store_session() as session:
+            client = StoreClient(session, store)
+            manifest = await client.manifest(desired.digest)
+            _check_adapter(manifest, desired.digest)
+            for file in manifest.files:
+                await client.fetch(file, Path(scratch))
+        yield Path(scratch)
+
+
+def _check_adapter(manifest: ArtifactManifest, digest: Digest) -> None:
+    """Before a byte is fetched: whether these are the files of an adapter, and of a size that is served."""
+    names = sorted(file.name for file in manifest.files)
+    if names != sorted(ADAPTER_FILES):
+        message = f"{digest} is no adapter but {', '.join(names[:5])}"
+        raise AdapterError(AdapterReason.UNSUPPORTED, message)
+    for file in manifest.files:
+        if file.size > MAX_FILE_BYTES:
+            message = f"{file.name} has {file.size} bytes; at most {MAX_FILE_BYTES} are served"
+            raise AdapterError(AdapterReason.UNSUPPORTED, message)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from motet_api.identity import ADAPTER_FILES, AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import BaseDescription, DesiredAdapter
 from motet_runtime.adapters.artifact import check_files, verify
-from motet_runtime.adapters.sources import opened
+from motet_runtime.adapters.sources import files_of
 from motet_runtime.agent.engine_client import EngineRefusedError, EngineSilentError
 from motet_runtime.errors import AdapterError
 
@@ -56,33 +56,43 @@ class EngineLoader:
         self._claim_root = claim_root
         self._max_rank = max_rank
         self._digests: dict[AdapterId, Digest] = {}
+        self._placing = asyncio.Lock()
+        """Sources are fetched side by side; a folder is made and taken away by one at a time, with what the engine is
+        told of it."""
 
-    async def load(self, desired: DesiredAdapter) -> Artifact:
+    async def load(self, desired: DesiredAdapter, store: str) -> Artifact:
         """Fetch, verify and load.
 
         Raises:
             AdapterError: it cannot be loaded.
         """
         try:
-            async with opened(desired.uri, self._claim_root) as source:
+            async with files_of(desired, store, self._claim_root) as source, self._placing:
                 folder, artifact = await asyncio.to_thread(self._placed, source, desired.digest)
+                await self._install(desired.id, folder, artifact)
         except OSError as error:
             message = f"{desired.uri} could not be read: {type(error).__name__}: {error}"
             raise AdapterError(AdapterReason.FETCH_FAILED, message) from error
+        return artifact
+
+    async def _install(self, adapter: AdapterId, folder: Path, artifact: Artifact) -> None:
         if artifact.invocation or artifact.head:
             form = "an activated LoRA" if artifact.invocation else "a classification head"
             raise AdapterError(AdapterReason.UNSUPPORTED, f"it is {form}; vLLM serves plain LoRAs only")
         try:
-            await self._give(desired.id, str(folder))
+            await self._give(adapter, str(folder))
         except EngineSilentError as error:
             raise AdapterError(AdapterReason.LOAD_FAILED, f"the engine did not answer: {error}") from error
         except EngineRefusedError as error:
             raise AdapterError(AdapterReason.BASE_MISMATCH, f"the engine refuses it: {error}") from error
-        self._digests[desired.id] = artifact.digest
-        return artifact
+        self._digests[adapter] = artifact.digest
 
     async def unload(self, adapter: AdapterId) -> None:
         """Take it out of the engine, and its files away unless another adapter has the same."""
+        async with self._placing:
+            await self._remove(adapter)
+
+    async def _remove(self, adapter: AdapterId) -> None:
         try:
             await self._engine.unload(adapter)
         except (EngineSilentError, EngineRefusedError) as error:

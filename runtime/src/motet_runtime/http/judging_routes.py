@@ -67,7 +67,7 @@ class JudgingRoutes:
     async def classify(self, request: Request) -> Response:
         """Label probabilities of one or several inputs, by one adapter."""
         body = await parse_body(request, ClassifyRequest)
-        adapter = self._service.resolve(body.model)
+        adapter = await self._service.resolve(body.model)
         reader = PromptReader(self._service.base.generator)
         wanted = []
         with self._holding({adapter}):
@@ -83,7 +83,10 @@ class JudgingRoutes:
     async def panels(self, request: Request) -> Response:
         """Label probabilities of one input by many adapters; what they share of it is computed once."""
         body = await parse_body(request, PanelRequest)
-        adapters = [self._service.resolve(member.model) for member in body.members]
+        # At once, since each may have to be loaded; and each member's adapter once.
+        names = sorted({member.model for member in body.members})
+        resolved = dict(zip(names, await asyncio.gather(*map(self._service.resolve, names)), strict=True))
+        adapters = [resolved[member.model] for member in body.members]
         reader = PromptReader(self._service.base.generator)
         with self._holding(adapters):
             wanted = []

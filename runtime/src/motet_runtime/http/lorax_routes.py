@@ -95,7 +95,7 @@ class LoraxRoutes:
     async def _prepare(self, body: LoraxRequest, stream: bool) -> tuple[GenerationRequest, AdapterId | None]:
         base = self._service.base
         check(body, stream)
-        adapter = self._service.resolve(body.parameters.adapter_id)
+        adapter = await self._service.resolve(body.parameters.adapter_id)
         ids = await base.generator.read(body.inputs)
         return to_generation(body, ids, adapter, base.max_model_len, stream), adapter
 

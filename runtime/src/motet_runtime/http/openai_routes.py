@@ -75,7 +75,7 @@ class OpenAIRoutes:
     async def _answer(
         self, request: Request, body: CompletionRequest | ChatRequest, prompts: list[list[int]], texts: list[str]
     ) -> Response:
-        adapter = self._service.resolve(body.model)
+        adapter = await self._service.resolve(body.model)
         limit = self._service.base.max_model_len
         wanted = [to_generation(body, ids, adapter, limit, choice) for ids in prompts for choice in range(body.n)]
         head = _head(body)

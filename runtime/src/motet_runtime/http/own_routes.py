@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from motet_api.errors import ErrorCode
-from motet_api.names import ADAPTERS_PATH, DRAIN_PATH, LIVE_PATH, READY_PATH
+from motet_api.names import ADAPTERS_PATH, BASE_PATH, DRAIN_PATH, LIVE_PATH, READY_PATH
 from motet_api.wire import DesiredAdapters
 from motet_runtime.errors import RequestError
 from motet_runtime.http.answers import Json, parse_body
@@ -28,6 +28,7 @@ class OwnRoutes:
         """For the serving port: nothing that changes anything."""
         return [
             Route(ADAPTERS_PATH, self.get_adapters, methods=["GET"]),
+            Route(BASE_PATH, self.get_base, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
@@ -36,6 +37,7 @@ class OwnRoutes:
         return [
             Route(ADAPTERS_PATH, self.get_adapters, methods=["GET"]),
             Route(ADAPTERS_PATH, self.put_adapters, methods=["PUT"]),
+            Route(BASE_PATH, self.get_base, methods=["GET"]),
             Route(DRAIN_PATH, self.get_drain, methods=["GET"]),
             Route(DRAIN_PATH, self.post_drain, methods=["POST"]),
             Route(LIVE_PATH, self.live, methods=["GET"]),
@@ -46,6 +48,10 @@ class OwnRoutes:
     async def get_adapters(self, _: Request) -> Response:
         """What this pod holds."""
         return Json(self._service.report().to_wire())
+
+    async def get_base(self, _: Request) -> Response:
+        """What an adapter must fit."""
+        return Json(self._service.base.description.to_wire())
 
     async def put_adapters(self, request: Request) -> Response:
         """Take in the desired document; answers with what is held now, not with what will be."""

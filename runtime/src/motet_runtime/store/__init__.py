@@ -1,0 +1,1 @@
+"""The adapter store as a pod sees it: artifacts by digest, blobs by sha256. Free of torch."""
