@@ -152,7 +152,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, list[str]]] = [
         {"input": "x", "members": [{"model": "tiny", "labels": ["a"]}, {"model": "gone@v1", "labels": ["a"]}]},
         404,
         None,
-        ["gone@v1", "resident are"],
+        ["gone@v1", "served are"],
     ),
     (
         "panels",

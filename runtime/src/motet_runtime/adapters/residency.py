@@ -221,7 +221,7 @@ class Residency:
                 ErrorCode.VERSION_NOT_FOUND, f"{name!r} is not served here; {base} has {_listed(versions)}"
             )
         return RequestError(
-            ErrorCode.ADAPTER_NOT_FOUND, f"adapter {name!r} is not served here; there are {_listed(served)}"
+            ErrorCode.ADAPTER_NOT_FOUND, f"adapter {name!r} is not served here; served are {_listed(served)}"
         )
 
     def _mark(self) -> None:
