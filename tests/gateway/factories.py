@@ -44,6 +44,7 @@ def view(
     sources: Mapping[str, Source] | None = None,
     standby: Iterable[str] = (),
     warming: Iterable[str] = (),
+    failing: Iterable[str] = (),
 ) -> PodView:
     return PodView(
         model="tiny",
@@ -51,7 +52,8 @@ def view(
         loading=frozenset(AdapterId(name) for name in [*loading, *warming]),
         standby=frozenset(AdapterId(name) for name in standby),
         warming=frozenset(AdapterId(name) for name in warming),
-        failed={AdapterId(name): why for name, why in (failed or {}).items()},
+        failed={AdapterId(name): why for name, why in (failed or dict.fromkeys(failing, "it failed")).items()},
+        failing=frozenset(AdapterId(name) for name in failing),
         base_loaded=base_loaded,
         desired_known=desired_known,
         draining=draining,

@@ -26,6 +26,7 @@ class FakePod:
     resident: set[str] = field(default_factory=set)
     loading: set[str] = field(default_factory=set)
     standby: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     batch: int = 4
     draining: bool = False
     address: str = ""
@@ -45,6 +46,7 @@ class FakePod:
         reports = [AdapterReport(id=AdapterId(name), reason=AdapterReason.RESIDENT) for name in self.resident]
         reports += [AdapterReport(id=AdapterId(name), reason=AdapterReason.LOADING) for name in self.loading]
         reports += [AdapterReport(id=AdapterId(name), reason=AdapterReason.STANDBY) for name in self.standby]
+        reports += [AdapterReport(id=AdapterId(name), reason=AdapterReason.FETCH_FAILED) for name in self.failed]
         report = AdaptersReport(
             model="tiny",
             base_loaded=True,

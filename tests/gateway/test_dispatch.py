@@ -257,6 +257,19 @@ async def test_a_full_pod_makes_another_load_only_what_is_loaded_on_demand(spill
     (await second).release()
 
 
+async def test_a_pod_that_failed_to_load_is_the_last_resort() -> None:
+    desk = Desk({A: view(failing=["churn@v1"]), B: view(standby=["churn@v1"], batch=1)})
+    first = await desk.ask("churn@v1")
+    assert (first.result().pod, first.result().last_resort) == (B, False)
+    waiting = await desk.ask("churn@v1")
+    assert desk.counts == (1, 1), "the other pod may yet load it"
+    desk.set({A: view(failing=["churn@v1"]), B: view(failing=["churn@v1"], batch=1)})
+    await settle()
+    assert (waiting.result().pod, waiting.result().last_resort) == (A, True)
+    for task in (first, waiting):
+        await release(task)
+
+
 async def test_a_spare_place_is_one_that_nobody_waits_for() -> None:
     desk = Desk({A: view("churn@v1", batch=1)})
     name = AdapterId("churn@v1")

@@ -45,7 +45,7 @@ def test_who_answered(body: bytes, model: str | None) -> None:
     [
         (400, b'{"error": {"message": "too long", "code": 400}}', ErrorCode.INVALID_REQUEST, "too long"),
         (400, b'{"object": "error", "message": "too long"}', ErrorCode.INVALID_REQUEST, "too long"),
-        (500, b"Internal Server Error", ErrorCode.GENERATION_FAILED, "no reason given"),
+        (500, b"Internal Server Error", ErrorCode.GENERATION_FAILED, "it gives no reason"),
     ],
 )
 def test_errors_get_a_code(status: int, body: bytes, code: ErrorCode, message: str) -> None:

@@ -48,6 +48,8 @@ def test_pods_are_asked_by_how_soon_they_can_answer() -> None:
     assert order == ["holds", "loads", "would"]
     silent = fleet({pod("holds"): view("churn@v1", fresh=False), pod("would"): view(standby=["churn@v1"])})
     assert [found.key.name for found, _ in silent.serving(TINY, V1)] == ["would"]
+    failing = fleet({pod("holds"): view("churn@v1", fresh=False), pod("failed"): view(failing=["churn@v1"])})
+    assert [found.key.name for found, _ in failing.serving(TINY, V1)] == ["holds"]
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,20 @@ async def test_a_version_on_demand_is_asked_for_on_one_pod(opening: Opening, tmp
         assert sorted(len(pod.bodies) for pod in pods) == [0, 0, 5]
 
 
+async def test_a_version_on_demand_that_failed_is_tried_again_by_a_request(opening: Opening, tmp_path: Path) -> None:
+    pod = FakePod("a", failed={"churn@v1"})
+    pod.behave = pod.refuse(ErrorCode.ADAPTER_NOT_READY)
+    churn = {"name": "churn", "model": "tiny", "versions": ["v1"], "residency": "OnDemand"}
+    async with opening(tmp_path, pod, adapters=[churn]) as door:
+        status, body, headers = await door.complete("churn")
+        assert (status, body["error"]["code"]) == (503, ErrorCode.ADAPTER_NOT_READY)
+        assert body["error"]["message"] == "pod a does not hold churn@v1: a refuses"
+        assert "retry-after" in headers
+        assert len(pod.bodies) == 1
+        pod.behave = None
+        assert (await door.complete("churn"))[0] == 200, "the pod was not doubted for what it had said itself"
+
+
 async def test_an_adapter_of_another_namespace(opening: Opening, tmp_path: Path) -> None:
     pod = FakePod("a", {"team/churn@v1"})
     churn = {"name": "churn", "namespace": "team", "model": "tiny", "modelNamespace": "default", "versions": ["v1"]}

@@ -59,8 +59,8 @@ def test_a_new_table_is_held_against_what_was_said_before() -> None:
     assert not found.fleet.serving(TINY, V1)
 
 
-def test_a_version_that_loads_for_a_request_holds_others_only_where_it_is_not_required() -> None:
-    for residency, warming in ((Residency.REQUIRED, False), (Residency.PREFERRED, True), (Residency.ON_DEMAND, True)):
+def test_a_pod_that_loads_for_a_request_holds_others() -> None:
+    for residency, warming in ((Residency.REQUIRED, False), (Residency.PREFERRED, False), (Residency.ON_DEMAND, True)):
         found = Routing()
         churn = dataclasses.replace(adapter(), sources={"v1": NEW}, residency=residency)
         found.set_table(table(adapters=[churn], pods=[pod()]))
@@ -68,6 +68,18 @@ def test_a_version_that_loads_for_a_request_holds_others_only_where_it_is_not_re
         assert bool(found.fleet.serving(TINY, V1)) is warming
         found.set_view(pod().key, view(loading=[V1], sources={V1: OLD}))
         assert not found.fleet.serving(TINY, V1), "it loads other weights"
+        found.set_view(pod().key, view(failed={V1: "FetchFailed"}, sources={V1: NEW}))
+        assert bool(found.fleet.tiers(TINY, V1).failing) is warming
+        assert (found.fleet.hopeless(TINY, V1) is None) is warming
+
+
+def test_an_agent_loads_nothing_for_a_request() -> None:
+    found = Routing()
+    churn = dataclasses.replace(adapter(), sources={"v1": NEW}, residency=Residency.ON_DEMAND)
+    found.set_table(table(adapters=[churn], pods=[dataclasses.replace(pod(), reports_at="127.0.0.1:2")]))
+    found.set_view(pod().key, view(loading=[V1], sources={V1: NEW}))
+    assert not found.fleet.serving(TINY, V1), "the request waits here until it is loaded"
+    assert found.fleet.hopeless(TINY, V1) is None
 
 
 def test_a_version_on_standby_is_believed_of_its_own_source_only() -> None:

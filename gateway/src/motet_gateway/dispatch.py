@@ -41,14 +41,18 @@ class Ticket:
 
 
 class Lease:
-    """A place on a pod. Give it back with `release`, once; more often does no harm."""
+    """A place on a pod. Give it back with `release`, once; more often does no harm.
 
-    __slots__ = ("_dispatcher", "_model", "pod")
+    `last_resort` says that the pod has failed to load the version, and may do so again.
+    """
 
-    def __init__(self, dispatcher: "Dispatcher", model: ObjectKey, pod: Pod) -> None:
+    __slots__ = ("_dispatcher", "_model", "last_resort", "pod")
+
+    def __init__(self, dispatcher: "Dispatcher", model: ObjectKey, pod: Pod, last_resort: bool) -> None:
         self._dispatcher: Dispatcher | None = dispatcher
         self._model = model
         self.pod = pod
+        self.last_resort = last_resort
 
     def release(self) -> None:
         """The request no longer occupies the pod."""
@@ -193,7 +197,8 @@ class Dispatcher:
             if tier and not ticket.spills:
                 return None
         # Every gateway picks the same pod, so that a version is loaded once.
-        return min(self._free(tiers.standby), key=lambda pod: _draw(ticket, pod), default=None)
+        free = self._free(tiers.standby or tiers.failing)
+        return min(free, key=lambda pod: _draw(ticket, pod), default=None)
 
     def _free(self, pods: list[tuple[Pod, PodView]]) -> list[Pod]:
         return [pod for pod, view in pods if self._in_flight[pod.key] < view.max_batch_size]
@@ -206,7 +211,8 @@ class Dispatcher:
         self._last_grant[pod.key] = self._grants
         self._in_flight[pod.key] += 1
         self._running[ticket.model.key] += 1
-        return Lease(self, ticket.model.key, pod)
+        failing = self._fleet.views[pod.key].failing
+        return Lease(self, ticket.model.key, pod, last_resort=ticket.adapter in failing)
 
     def _serve(self, model: ObjectKey) -> None:
         queue = self._queues[model]

@@ -11,6 +11,7 @@ from motet_api.errors import ErrorCode
 from motet_api.modeldeployment import EngineType
 from motet_gateway.errors import GatewayError, RequestRefusedError
 from motet_gateway.resolve import Route
+from motet_gateway.upstream_errors import error_message
 
 VLLM_PATHS: Final = ("/v1/completions", "/v1/chat/completions")
 
@@ -40,10 +41,7 @@ def answered_model(body: bytes) -> str | None:
 
 def vllm_error(status: int, body: bytes) -> GatewayError:
     """An error of vLLM in our own terms."""
-    parsed = next(documents(body), {})
-    detail = parsed.get("error")
-    message = (detail if isinstance(detail, dict) else parsed).get("message")
-    text = f"vLLM answered {status}: {message if isinstance(message, str) else 'no reason given'}"
+    text = f"vLLM answered {status}: {error_message(body)}"
     if status >= 500:
         return GatewayError(ErrorCode.GENERATION_FAILED, text)
     return RequestRefusedError(ErrorCode.INVALID_REQUEST, text, status=status)

@@ -33,20 +33,27 @@ class PodView:
     """Known and not loaded: a request for it is held by the pod while it loads."""
     warming: frozenset[AdapterId] = frozenset()
     """Those of `loading` for which the pod holds requests meanwhile."""
+    failing: frozenset[AdapterId] = frozenset()
+    """Those of `failed` that a request makes the pod try again, once some time has passed."""
     sources: Mapping[AdapterId, Source] = field(default_factory=dict)
     """Where each resident version came from, as verified; where each other one is to come from."""
 
-    def believed(self, expected: Mapping[AdapterId, Expected]) -> "PodView":
+    def believed(self, expected: Mapping[AdapterId, Expected], loads_for_requests: bool = True) -> "PodView":
         """The view with what counts as held: a version from another source than it now has is another one.
 
         A LoraAdapter that was deleted and made anew can have other weights under the same name and version. Until the
         operator has told the pod, the old ones must not answer for them; it is about to, so the version counts as
         loading.
+
+        Args:
+            loads_for_requests: false for an engine with an agent beside it, which sees no requests.
         """
         held = self.resident | self.standby
         other = {name for name in held if name in expected and not expected[name].is_met_by(self.sources.get(name))}
-        warming = frozenset(name for name in self.loading if self._warms(name, expected))
-        if not other and warming == self.warming:
+        on_demand = {name for name in self.loading | self.failed.keys() if self._on_demand(name, expected)}
+        warming = self.loading & on_demand if loads_for_requests else frozenset()
+        failing = frozenset(on_demand - self.loading) if loads_for_requests else frozenset()
+        if not other and (warming, failing) == (self.warming, self.failing):
             return self
         return replace(
             self,
@@ -54,16 +61,15 @@ class PodView:
             standby=self.standby - other,
             loading=self.loading | other,
             warming=warming,
+            failing=failing,
         )
 
-    def _warms(self, name: AdapterId, expected: Mapping[AdapterId, Expected]) -> bool:
-        # What every pod must hold is loaded before the pod is ready, and requests wait for it here; what may be loaded
-        # by a request is held by the pod that loads it, so that no second pod loads it for the next request.
+    def _on_demand(self, name: AdapterId, expected: Mapping[AdapterId, Expected]) -> bool:
+        # What every pod is to hold is loaded whether it is asked for or not, and requests wait for it here. What is
+        # loaded for a request is waited for at the pod, so that no second pod loads it for the next one.
         wanted = expected.get(name)
         return (
-            wanted is not None
-            and wanted.residency is not Residency.REQUIRED
-            and wanted.is_met_by(self.sources.get(name))
+            wanted is not None and wanted.residency is Residency.ON_DEMAND and wanted.is_met_by(self.sources.get(name))
         )
 
 
@@ -75,10 +81,12 @@ class Tiers(NamedTuple):
     """It is being loaded there for a request, and further ones are held."""
     standby: list[tuple[Pod, PodView]]
     """A request would load it."""
+    failing: list[tuple[Pod, PodView]]
+    """A request may make it try again what has failed."""
 
     @property
     def best(self) -> list[tuple[Pod, PodView]]:
-        """The pods of the first tier that has any."""
+        """The pods of the first tier that has any, but for those where it has failed."""
         return self.resident or self.warming or self.standby
 
 
@@ -98,8 +106,8 @@ class Fleet:
 
     def tiers(self, model: ObjectKey, adapter: AdapterId | None) -> Tiers:
         """Ready pods by how soon they can answer, whatever their load. Pods that missed a poll only if no other can."""
-        tiers = Tiers([], [], [])
-        silent = Tiers([], [], [])
+        tiers = Tiers([], [], [], [])
+        silent = Tiers([], [], [], [])
         for pod in self.pods.get(model, ()):
             view = self.views.get(pod.key)
             if not pod.ready or view is None or not view.base_loaded or view.draining:
@@ -111,10 +119,12 @@ class Fleet:
                 found.warming.append((pod, view))
             elif adapter in view.standby:
                 found.standby.append((pod, view))
-        return tiers if tiers.best else silent
+            elif adapter in view.failing:
+                found.failing.append((pod, view))
+        return silent if silent.best and not tiers.best else tiers
 
     def serving(self, model: ObjectKey, adapter: AdapterId | None) -> list[tuple[Pod, PodView]]:
-        """The best of `tiers`: empty if no pod can be sent the request."""
+        """The best of `tiers`: empty if no pod is known to be able to answer."""
         return self.tiers(model, adapter).best
 
     def base_name(self, model: ObjectKey) -> str:
@@ -144,7 +154,7 @@ class Fleet:
         for view in up:
             if view is None or not view.desired_known:
                 return None
-            if adapter in view.loading or adapter in view.resident or adapter in view.standby:
+            if any(adapter in names for names in (view.resident, view.loading, view.standby, view.failing)):
                 return None
         failures = sorted({view.failed[adapter] for view in up if view is not None and adapter in view.failed})
         if failures:

@@ -125,7 +125,7 @@ class Mirroring:
         try:
             async with (
                 asyncio.timeout(COPY_SECONDS),
-                self._pods.asked(copy, lease.pod, {MIRROR_HEADER: "1"}) as answer,
+                self._pods.asked(copy, lease.pod, {MIRROR_HEADER: "1"}, lease.last_resort) as answer,
             ):
                 if isinstance(answer, NotTaken):
                     return None

@@ -98,7 +98,10 @@ class Outcomes:
 
     def _window(self, subject: _Subject) -> Window:
         self._sweep()
-        return self._windows[subject.adapter].setdefault(subject.version, Window())
+        windows = self._windows[subject.adapter]
+        if subject.version not in windows:
+            windows[subject.version] = Window()
+        return windows[subject.version]
 
     def _sweep(self) -> None:
         now = self._clock()

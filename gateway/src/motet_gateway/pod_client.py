@@ -23,7 +23,7 @@ from motet_gateway.engines import answered_model, vllm_error
 from motet_gateway.errors import GatewayError, UnavailableError, UpstreamError
 from motet_gateway.pods import CONNECT_SECONDS
 from motet_gateway.table import Pod, PodKey
-from motet_gateway.upstream_errors import error_code
+from motet_gateway.upstream_errors import error_code, error_message
 
 _COPIED_BYTES: Final = 1 << 20
 """aiohttp writes a body of bytes in one piece; above this size it is given as a file, which it writes in portions."""
@@ -73,8 +73,13 @@ class PodClient:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=read_seconds)
 
     @asynccontextmanager
-    async def asked(self, call: Call, pod: Pod, headers: Mapping[str, str]) -> AsyncIterator[Taken | NotTaken]:
+    async def asked(
+        self, call: Call, pod: Pod, headers: Mapping[str, str], last_resort: bool = False
+    ) -> AsyncIterator[Taken | NotTaken]:
         """Send the call; the answer is open inside the block.
+
+        Args:
+            last_resort: the pod has failed to load the version, so it is no surprise if it does not hold it.
 
         Raises:
             GatewayError: the pod failed in a way that another pod should not be asked.
@@ -96,9 +101,11 @@ class PodClient:
         except aiohttp.ClientError as error:
             raise UpstreamError(f"pod {pod.key.name} did not answer in HTTP: {error}") from error
         async with response:
-            yield await self._judged(call, pod, response)
+            yield await self._judged(call, pod, response, last_resort)
 
-    async def _judged(self, call: Call, pod: Pod, response: aiohttp.ClientResponse) -> Taken | NotTaken:
+    async def _judged(
+        self, call: Call, pod: Pod, response: aiohttp.ClientResponse, last_resort: bool
+    ) -> Taken | NotTaken:
         vllm = call.route.model.engine is EngineType.VLLM
         try:
             # An error is read whole, for its code; of anything else the first piece, which decides over a retry.
@@ -114,7 +121,7 @@ class PodClient:
             self._check_version(call, pod, _who_answered(call, response, first))
             return Taken(response, first, fault=False)
         code = _vllm_code(call, response.status) if vllm else error_code(first)
-        if (not_taken := self._refusal(call, pod, code)) is not None:
+        if (not_taken := self._refusal(call, pod, code, first, last_resort)) is not None:
             return not_taken
         if vllm:
             raise vllm_error(response.status, first)
@@ -124,7 +131,7 @@ class PodClient:
         self._surprises.doubt(pod.key)
         return NotTaken("lost", UpstreamError(f"pod {pod.key.name} could not be reached: {error}"))
 
-    def _refusal(self, call: Call, pod: Pod, code: ErrorCode | None) -> NotTaken | None:
+    def _refusal(self, call: Call, pod: Pod, code: ErrorCode | None, body: bytes, last_resort: bool) -> NotTaken | None:
         """Whether an error answer means that another pod should be asked."""
         adapter = call.route.runtime_id
         if code is ErrorCode.DRAINING:
@@ -136,8 +143,10 @@ class PodClient:
         # The version exists, or it would not have been resolved: to the pod it may be unknown, to us it is only absent.
         absent = {ErrorCode.ADAPTER_NOT_READY, ErrorCode.ADAPTER_NOT_FOUND, ErrorCode.VERSION_NOT_FOUND}
         if adapter is not None and code in absent:
+            message = f"pod {pod.key.name} does not hold {adapter}: {error_message(body)}"
+            if last_resort:
+                raise _unavailable(ErrorCode.ADAPTER_NOT_READY, message)
             self._surprises.doubt(pod.key)
-            message = f"pod {pod.key.name} does not hold {adapter}"
             return NotTaken("absent", _unavailable(ErrorCode.ADAPTER_NOT_READY, message))
         return None
 

@@ -92,7 +92,7 @@ class Proxy:
                 return moved
             raise
         try:
-            not_taken = await self._try(call, lease.pod, visit, exchange, send)
+            not_taken = await self._try(call, lease.pod, visit, exchange, send, lease.last_resort)
         finally:
             lease.release()
         if not_taken is None:
@@ -113,9 +113,18 @@ class Proxy:
         exchange.route = moved.route
         return moved, self._dispatcher.moved(ticket, moved.route.model, moved.route.runtime_id, moved.route.spills)
 
-    async def _try(self, call: Call, pod: Pod, visit: Visit | None, exchange: Exchange, send: Send) -> NotTaken | None:
+    async def _try(
+        self,
+        call: Call,
+        pod: Pod,
+        visit: Visit | None,
+        exchange: Exchange,
+        send: Send,
+        last_resort: bool = False,
+    ) -> NotTaken | None:
+        headers = {REQUEST_ID_HEADER: exchange.request_id}
         try:
-            async with self._pods.asked(call, pod, {REQUEST_ID_HEADER: exchange.request_id}) as answer:
+            async with self._pods.asked(call, pod, headers, last_resort) as answer:
                 if isinstance(answer, Taken):
                     await self._relay(call, pod, answer, visit, exchange, send)
                     return None

@@ -69,7 +69,7 @@ class Routing:
         known = self._believed.get(pod.key)
         if known is not None and known.said is said and known.expected is expected:
             return known
-        return _Belief(said, expected, said.believed(expected))
+        return _Belief(said, expected, said.believed(expected, loads_for_requests=not pod.reports_at))
 
 
 class _Belief(NamedTuple):
