@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from motet_operator.store.sources.contract import Credentials, Limits, Listing, SourceRef
 from motet_operator.store.sources.networks import Networks
 from motet_operator.store.sources.schemes import Sources, SourceSettings
+from tests.operator.certificates import Pair
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOPBACK = Networks.of(["127.0.0.0/8"])
@@ -56,18 +58,19 @@ class Served:
 
     port: int
     requests: list[web.Request]
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[Served]:
-    """One handler for every path of a server of its own."""
+async def served(handler: Handler, pair: Pair | None = None) -> AsyncIterator[Served]:
+    """One handler for every path of a server of its own, with TLS where it has a certificate."""
     requests: list[web.Request] = []
 
     async def recorded(request: web.Request) -> web.StreamResponse:
@@ -78,9 +81,13 @@ async def served(handler: Handler) -> AsyncIterator[Served]:
     app.router.add_route("*", "/{tail:.*}", recorded)
     runner = web.AppRunner(app, shutdown_timeout=0.01, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    context = None
+    if pair is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     try:
-        yield Served(runner.addresses[0][1], requests)
+        yield Served(runner.addresses[0][1], requests, "https" if pair else "http")
     finally:
         await runner.cleanup()
 

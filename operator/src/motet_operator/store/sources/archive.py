@@ -8,7 +8,7 @@ bounded by the limits before it is written.
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
@@ -49,15 +49,17 @@ def packing_of(path: str) -> Packing | None:
     return next((packing for packing in Packing if path.lower().endswith(packing)), None)
 
 
-def unpack(archive: Path, packing: Packing, folder: Path, limits: Limits) -> list[RemoteFile]:
+def unpack(
+    archive: Path, packing: Packing, folder: Path, limits: Limits, stopped: Callable[[], bool] = lambda: False
+) -> list[RemoteFile]:
     """Write the archive's files into `folder`, which exists and is empty; their identity is their sha256.
 
-    Blocking: call it in a thread.
+    Blocking: call it in a thread. It gives up soon after `stopped` says so.
 
     Raises:
         SourceError: the archive is broken, hostile or too large. What was written by then is left there.
     """
-    budget = _Budget(limits, archive.stat().st_size)
+    budget = _Budget(limits, archive.stat().st_size, stopped)
     files: dict[str, RemoteFile] = {}
     try:
         for member in _members(archive, packing, budget):
@@ -74,7 +76,8 @@ def unpack(archive: Path, packing: Packing, folder: Path, limits: Limits) -> lis
 class _Budget:
     """What may still be unpacked."""
 
-    def __init__(self, limits: Limits, packed: int) -> None:
+    def __init__(self, limits: Limits, packed: int, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
         self._limits = limits
         self.file_limit = limits.max_file_bytes
         self._packed = packed
@@ -88,6 +91,8 @@ class _Budget:
 
     def unpacked(self, count: int) -> None:
         self._bytes += count
+        if self._stopped():
+            raise SourceError(AdapterReason.FETCH_FAILED, "the archive is not wanted any more")
         if self._bytes > self._limits.max_total_bytes:
             most = self._limits.max_total_bytes
             raise too_large(f"the archive unpacks to more than {most} bytes", most)

@@ -40,7 +40,11 @@ class ArchiveSource:
         if ref.revision is not None:
             raise SourceError(AdapterReason.INVALID_SOURCE, "source.revision means nothing for http(s): remove it")
         package = await self._unpacked.add(self._bytes(url, credentials), packing)
-        return list_files(package.files, self._client.limits, shown(url), f"sha256:{package.sha256}")
+        try:
+            return list_files(package.files, self._client.limits, shown(url), f"sha256:{package.sha256}")
+        except SourceError:
+            await self._unpacked.release(package.sha256)
+            raise
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
@@ -50,6 +54,7 @@ class ArchiveSource:
         if not self._unpacked.has(sha256):
             again = await self.list(ref, credentials)
             if again.revision != listing.revision:
+                await self.release(again)
                 raise SourceChangedError(f"{shown(read_url(ref.uri))} has changed since it was listed")
         async with aclosing(self._unpacked.read(sha256, file, offset)) as chunks:
             async for chunk in chunks:

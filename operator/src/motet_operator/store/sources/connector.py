@@ -63,6 +63,6 @@ def guarded_connector(networks: AddressRule, resolver: AbstractResolver | None =
         resolver=GuardedResolver(networks, resolver or aiohttp.ThreadedResolver()),
         socket_factory=make_socket,
         use_dns_cache=False,
-        limit=64,
+        limit=0,  # the store bounds its jobs; a request that waits for a place would use up its time to connect
         force_close=True,
     )

@@ -173,10 +173,13 @@ def _next(url: URL, location: str) -> URL:
 
 def _failed(url: URL, error: Exception) -> SourceError:
     """The error for a transport fault. aiohttp's own texts can hold the whole URL, so only OSError's are used."""
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
+    certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
+    if isinstance(error, ValueError) and not certificate:
         return SourceError(AdapterReason.INVALID_SOURCE, f"{url.host or 'source.uri'} leads to a URL that is none")
     if isinstance(error, TimeoutError):
         text = "did not answer in time"
+    elif certificate:
+        text = "has a certificate of no authority that the store trusts"
     elif isinstance(error, aiohttp.ClientConnectorError):
         text = f"cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
     elif isinstance(error, aiohttp.ClientPayloadError):

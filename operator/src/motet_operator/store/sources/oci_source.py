@@ -4,7 +4,7 @@ oras reads references and challenges; manifests and blobs are fetched by `HttpCl
 into memory, cannot resume, and follows redirects anywhere. Manifests and blobs are what their digests say, or an error.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Final
 
@@ -32,7 +32,7 @@ from motet_operator.store.sources.oci_manifest import (
     read_layers,
 )
 from motet_operator.store.sources.transfer import transfer
-from motet_operator.store.sources.unpacked import Unpacked
+from motet_operator.store.sources.unpacked import Package, Unpacked
 
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOB: Final = "blob:"
@@ -57,10 +57,19 @@ class OciSource:
         blobs = [RemoteFile(layer.path, layer.size, _BLOB + layer.digest, layer.digest[7:]) for layer in named]
         check_sizes((RemoteFile(layer.path, layer.size, "") for layer in layers), self._client.limits, ref.uri)
         files = _flat(blobs)
-        for layer in layers:
-            if layer.packing is not None:
-                files += await self._unpack(layer, base, secret)
-        return list_files(files, self._client.limits, ref.uri, revision)
+        held: list[Package] = []
+        try:
+            for layer in layers:
+                if layer.packing is not None:
+                    held.append(await self._unpack(layer, base, secret))
+                    files += held[-1].files
+            listed = list_files(files, self._client.limits, ref.uri, revision)
+        except BaseException:
+            await self._release(held)
+            raise
+        served = {file.identity for file in listed.files}
+        await self._release([one for one in held if _IN_ARCHIVE + one.sha256 not in served])
+        return listed
 
     async def read(
         self, ref: SourceRef, listing: Listing, file: RemoteFile, offset: int, credentials: Credentials
@@ -87,6 +96,10 @@ class OciSource:
         for archive in {file.identity for file in listing.files if file.identity.startswith(_IN_ARCHIVE)}:
             await self._unpacked.release(archive.removeprefix(_IN_ARCHIVE))
 
+    async def _release(self, packages: Iterable[Package]) -> None:
+        for package in packages:
+            await self._unpacked.release(package.sha256)
+
     async def _layers(self, oci: OciRef, base: URL, secret: dict[str, str]) -> tuple[str, tuple[Layer, ...]]:
         """The manifest's digest and layers; an index of one manifest is followed once."""
         found: tuple[Layer, ...] | str = oci.version
@@ -106,12 +119,13 @@ class OciSource:
             raise SourceError(AdapterReason.INVALID_SOURCE, "the reference names an index of an index")
         return digest, found
 
-    async def _unpack(self, layer: Layer, base: URL, secret: dict[str, str]) -> tuple[RemoteFile, ...]:
+    async def _unpack(self, layer: Layer, base: URL, secret: dict[str, str]) -> Package:
         assert layer.packing is not None
         whole = RemoteFile(layer.path or layer.digest, layer.size, "", layer.digest[7:])
         package = await self._unpacked.add(self._blob(base, layer.digest, whole, 0, secret), layer.packing)
         identity = _IN_ARCHIVE + package.sha256
-        return tuple(RemoteFile(file.name, file.size, identity, file.sha256) for file in package.files)
+        files = (RemoteFile(file.name, file.size, identity, file.sha256) for file in package.files)
+        return Package(package.sha256, tuple(files))
 
     async def _blob(
         self, base: URL, digest: str, file: RemoteFile, offset: int, secret: dict[str, str]

@@ -1,14 +1,14 @@
-"""Archives on disk: fetched once, unpacked, and read from there until their listing is released.
+"""Archives on disk: fetched once, unpacked, and read from there until every listing that was made of them is released.
 
-At most `MOST` are kept; the one that was unused longest goes first. One that is gone by the time of a read is fetched
-again, and is the same one or an error.
+One that is gone by the time of a read is fetched again, and is the same one or an error.
 """
 
 import asyncio
 import hashlib
 import shutil
 import tempfile
-from collections import OrderedDict
+import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from motet_operator.store.sources.archive import Packing, unpack
 from motet_operator.store.sources.contract import Limits, Listing, RemoteFile, SourceChangedError
 from motet_operator.store.sources.file_names import too_large
 
-MOST: Final = 4
 _CHUNK: Final = 1 << 20
 
 
@@ -36,31 +35,34 @@ class Unpacked:
     def __init__(self, scratch: Path, limits: Limits) -> None:
         self._scratch = scratch
         self._limits = limits
-        self._folders: OrderedDict[str, Path] = OrderedDict()
+        self._folders: dict[str, Path] = {}
+        self._holders: Counter[str] = Counter()
 
     def clear(self) -> None:
         """Remove what an earlier process left. Blocking."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._folders.clear()
+        self._holders.clear()
 
     async def add(self, chunks: AsyncIterator[bytes], packing: Packing) -> Package:
-        """Fetch and unpack an archive. Raises: SourceError; nothing is left on disk then."""
+        """Fetch and unpack an archive, and hold it until `release`. Raises: SourceError; nothing is left then."""
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch))
         spool = folder / ".archive"
-        kept = False
         try:
             sha256 = await self._fetch(chunks, spool)
             content = folder / "content"
             content.mkdir()
-            files = await asyncio.to_thread(unpack, spool, packing, content, self._limits)
+            files = await self._unpack(spool, packing, content)
             spool.unlink()
-            await self._keep(sha256, folder)
-            kept = True
-            return Package(sha256, tuple(files))
-        finally:
-            if not kept:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        self._holders[sha256] += 1
+        if self._folders.setdefault(sha256, folder) != folder:
+            # Somebody else unpacked the same one meanwhile.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return Package(sha256, tuple(files))
 
     def has(self, sha256: str) -> bool:
         """Whether the archive's files are there."""
@@ -68,7 +70,6 @@ class Unpacked:
 
     async def read(self, sha256: str, file: RemoteFile, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of one file of an archive that `has` said to be there. Raises: SourceChangedError."""
-        self._folders.move_to_end(sha256)
         try:
             opened = (self._folders[sha256] / "content" / file.name).open("rb")
         except FileNotFoundError as error:
@@ -79,10 +80,25 @@ class Unpacked:
                 yield chunk
 
     async def release(self, sha256: str) -> None:
-        """Drop an archive's files."""
+        """One holder less; after the last one the files are dropped."""
+        self._holders[sha256] -= 1
+        if self._holders[sha256] > 0:
+            return
+        del self._holders[sha256]
         folder = self._folders.pop(sha256, None)
         if folder is not None:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _unpack(self, spool: Path, packing: Packing, content: Path) -> list[RemoteFile]:
+        """In a thread, which has ended when this has: else it would go on writing after a cancellation."""
+        stopped = threading.Event()
+        work = asyncio.ensure_future(asyncio.to_thread(unpack, spool, packing, content, self._limits, stopped.is_set))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stopped.set()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
 
     async def _fetch(self, chunks: AsyncIterator[bytes], spool: Path) -> str:
         digest, size = hashlib.sha256(), 0
@@ -95,12 +111,6 @@ class Unpacked:
                 digest.update(chunk)
                 await asyncio.to_thread(out.write, chunk)
         return digest.hexdigest()
-
-    async def _keep(self, sha256: str, folder: Path) -> None:
-        await self.release(sha256)
-        self._folders[sha256] = folder
-        while len(self._folders) > MOST:
-            await self.release(next(iter(self._folders)))
 
 
 def archive_of(listing: Listing) -> str:
