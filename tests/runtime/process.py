@@ -89,7 +89,7 @@ class RuntimeProcess:
 @contextmanager
 def runtime_process(model: Path, tmp_path: Path, *options: str) -> Iterator[RuntimeProcess]:
     """Start a runtime; its listeners answer when this yields, its base may still be loading."""
-    ports = _free_ports(2)
+    ports = free_ports(2)
     log = tmp_path / "runtime.log"
     command = [sys.executable, "-m", "motet_runtime", "serve", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--port", str(ports[0]), "--admin-port", str(ports[1]), "--pod-name", "pod-0", "--threads", "1"]
@@ -115,7 +115,8 @@ def runtime_process(model: Path, tmp_path: Path, *options: str) -> Iterator[Runt
         process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens just now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:

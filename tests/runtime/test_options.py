@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from motet_runtime.options import parse_options, settings_of
+from motet_api.identity import Digest
+from motet_runtime.options import fetch_settings_of, parse_options, settings_of
+from motet_runtime.settings import FetchSettings
 from tests.models import make_tiny_llama
 from tests.runtime.process import runtime_process
 
@@ -38,6 +40,34 @@ def test_a_wrong_option_is_one_line_that_names_it(words: str, capsys: pytest.Cap
     assert value in line
 
 
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--store", "store:8002"),
+        ("--store", "http://store/path"),
+        ("--artifact", "sha256:1"),
+        ("--patience-seconds", "-1"),
+    ],
+)
+def test_a_wrong_option_of_fetch_is_one_line_too(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    right = {"--store": "http://store:8002", "--artifact": DIGEST, "--to": "/models/tiny"}
+    with pytest.raises(SystemExit):
+        parse_options(["fetch", *(word for pair in {**right, option: value}.items() for word in pair)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert option in line
+    assert value in line
+
+
+def test_what_is_to_be_fetched() -> None:
+    words = ["fetch", "--store", "http://store:8002/", "--artifact", DIGEST, "--to", "/models/tiny"]
+    assert fetch_settings_of(parse_options(words)) == FetchSettings(
+        "http://store:8002", Digest(DIGEST), Path("/models/tiny"), 600.0
+    )
+
+
 def test_what_is_not_given_takes_its_default_and_sizes_are_in_mib() -> None:
     settings = settings_of(
         parse_options(["serve", "--model", "/models/tiny", "--kv-memory", "3", "--adapter-disk", "0"])
@@ -50,11 +80,12 @@ def test_what_is_not_given_takes_its_default_and_sizes_are_in_mib() -> None:
     assert many.engine.max_step_tokens == 1000, "each running answer needs its token"
 
 
-def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("command", "least"), [("serve", 20), ("fetch", 4)])
+def test_every_option_is_documented(command: str, least: int, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_options(["serve", "--help"])
+        parse_options([command, "--help"])
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    assert len(options) > 20
+    assert len(options) > least
     assert [option for option in sorted(options) if f"`{option}`" not in PAGE.read_text()] == []
 
 

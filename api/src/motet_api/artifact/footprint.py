@@ -2,10 +2,9 @@
 out by it, the store and the operator count by it.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
-from motet_api.artifact.targets import LinearShapes, TargetModule
+from motet_api.artifact.targets import LinearShapes
 
 SMALLEST_ROWS: Final = 8
 
@@ -22,11 +21,3 @@ def slot_bytes(rank: int, base: LinearShapes, element_bytes: int) -> int:
     `element_bytes`: size of an element in the stacks (the base's on a GPU, 4 on a CPU).
     """
     return slot_rows(rank) * element_bytes * sum(height + width for height, width in base.values())
-
-
-def held_bytes(targets: Iterable[TargetModule], element_bytes: int) -> int:
-    """Bytes of an adapter's low-rank weights below the slots, in host memory or on local disk.
-
-    `element_bytes`: size of an element of the base's type, in which they are kept. A head is not counted.
-    """
-    return element_bytes * sum(target.rank * (target.height + target.width) for target in targets)

@@ -32,7 +32,7 @@ _CHUNK: Final = 1 << 20
 
 def store_session() -> aiohttp.ClientSession:
     """A session for `StoreClient`: no total limit, since a base model may take an hour; each read has one."""
-    return aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False)
+    return aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, headers={"Accept-Encoding": "identity"})
 
 
 class StoreClient:
