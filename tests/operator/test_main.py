@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from motet_operator.command_line import service_name
+from motet_operator.adapter_options import service_name
 from motet_operator.main import main
 
 TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]

@@ -1,21 +1,24 @@
 """The status of one LoraAdapter. Pure; the only author of its conditions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from motet_api.loraadapter import AdapterSummary, LoraAdapterStatus, VersionStatus
+from motet_api.loraadapter import AdapterSummary, LoraAdapterSpec, LoraAdapterStatus, MirrorTarget, VersionStatus
 from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import ConditionType, Reason
 from motet_api.store import ArtifactReport
 from motet_operator.conditions import Stamp, Verdict, find, kstatus, no, unknown, yes
+from motet_operator.evidence import merge
 from motet_operator.residency import Standing
 from motet_operator.retiring import Answers, retirement
+from motet_operator.rollout import RolloutPlan, Situation, kept_versions, plan_rollout
 from motet_operator.traffic import Split, effective_split, summary
 from motet_operator.version_conditions import Store, Witnesses, compatible, digest_of, resident, resolved, verified
 from motet_operator.versions import Version, versions_of
 from motet_operator.views import Adapter
 
-_STUCK = frozenset({Reason.INVALID_SPEC, Reason.NOT_ALLOWED, Reason.QUOTA_EXCEEDED, Reason.DOES_NOT_FIT})
+_STUCK = frozenset({Reason.INVALID_SPEC, Reason.ROLLED_BACK, Reason.ABORTED})
+"""Reasons of Ready that only a change of spec heals; of versions, `Standing.final` says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +36,69 @@ class Surroundings:
     gateways: Answers | None = None
 
 
-def adapter_status(adapter: Adapter, around: Surroundings, stamp: Stamp) -> LoraAdapterStatus:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The status, and after how long to look again where a rollout waits for its time."""
+
+    status: LoraAdapterStatus
+    look_again: float | None = None
+
+
+def adapter_status(adapter: Adapter, around: Surroundings, stamp: Stamp) -> Said:
     """The status of an adapter of which at least one ModelDeployment exists."""
     previous = adapter.status or LoraAdapterStatus()
     if adapter.spec is None:
-        return _only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp)
+        return Said(_only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp))
     versions = versions_of(adapter)
-    split = effective_split(adapter.spec.wanted_traffic(), previous.traffic, around.standings)
+    plan, split = _planned(adapter.spec, previous, around, stamp)
+    rolled_out = _rolled_out(plan, split)
     asked = {version.name: around.standings[version.name] for version in versions if version.in_spec}
-    ready = _ready(asked, split, around.serving)
+    ready = _ready(asked, split, rolled_out, around.serving)
     verdicts = {
         ConditionType.READY: ready,
-        ConditionType.ROLLED_OUT: _rolled_out(split),
+        ConditionType.ROLLED_OUT: rolled_out,
         **kstatus(ready, stuck=_stuck(asked, ready)),
     }
-    count = sum(found.resident for found in asked.values())
-    return LoraAdapterStatus(
+    resident = sum(found.resident for found in asked.values())
+    status = LoraAdapterStatus(
         observed_generation=stamp.generation,
-        versions=_versions(versions, previous, split, around, stamp),
+        versions=_versions(versions, previous, split, kept_versions(plan.status), around, stamp),
         traffic=list(split.targets),
-        summary=AdapterSummary(traffic=summary(split.targets), versions=f"{count}/{len(asked)}"),
+        mirror=_mirror(adapter.spec, plan, around.standings),
+        rollout=plan.status,
+        summary=AdapterSummary(
+            traffic=summary(split.targets), versions=f"{resident}/{len(asked)}", rollout=plan.summary
+        ),
         conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
+    return Said(status, plan.look_again)
+
+
+def _planned(
+    spec: LoraAdapterSpec, previous: LoraAdapterStatus, around: Surroundings, stamp: Stamp
+) -> tuple[RolloutPlan, Split]:
+    """The rollout's plan, and the split that is in effect by it.
+
+    The plan is made once more from the new split, so that what is said of the rollout is about the split beside it.
+    """
+    seen = Situation(
+        wanted=tuple(spec.wanted_traffic()),
+        in_effect=tuple(previous.traffic),
+        resident={name: found.resident for name, found in around.standings.items()},
+        evidence=merge(around.gateways) if around.gateways is not None else None,
+        now=stamp.now,
+    )
+    plan = plan_rollout(spec.rollout, previous.rollout, seen)
+    split = effective_split(plan.wanted_now, previous.traffic, around.standings)
+    if list(split.targets) != previous.traffic:
+        plan = plan_rollout(spec.rollout, plan.status, replace(seen, in_effect=split.targets, evidence=None))
+    return plan, split
+
+
+def _mirror(spec: LoraAdapterSpec, plan: RolloutPlan, standings: Mapping[str, Standing]) -> list[MirrorTarget]:
+    """The copies that spec and the rollout ask for, to versions that can answer them."""
+    wanted = {target.version: target for target in (*spec.mirror, *plan.mirror)}
+    return [target for name, target in wanted.items() if name in standings and standings[name].resident]
 
 
 def orphan_status(adapter: Adapter, model: str, stamp: Stamp) -> LoraAdapterStatus:
@@ -74,7 +118,7 @@ def orphan_status(adapter: Adapter, model: str, stamp: Stamp) -> LoraAdapterStat
     versions = [version for version in versions_of(adapter) if version.in_spec]
     return LoraAdapterStatus(
         observed_generation=stamp.generation,
-        versions=_versions(versions, previous, Split(()), around, stamp),
+        versions=_versions(versions, previous, Split(()), (), around, stamp),
         summary=AdapterSummary(versions=f"0/{len(versions)}"),
         conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
@@ -93,13 +137,14 @@ def _only_ready(previous: LoraAdapterStatus, ready: Verdict, stamp: Stamp) -> Lo
     return previous.model_copy(update={"observed_generation": stamp.generation, "conditions": [*kept, *said]})
 
 
-def _rolled_out(split: Split) -> Verdict:
-    if split.note:
+def _rolled_out(plan: RolloutPlan, split: Split) -> Verdict:
+    """The plan's verdict; where it waits, the split knows better for what."""
+    if split.note and plan.verdict.reason is Reason.WAITING:
         return no(Reason.WAITING, split.note)
-    return yes(Reason.ROLLED_OUT, "the split in effect is the one in spec")
+    return plan.verdict
 
 
-def _ready(standings: Mapping[str, Standing], split: Split, serving: bool) -> Verdict:
+def _ready(standings: Mapping[str, Standing], split: Split, rolled_out: Verdict, serving: bool) -> Verdict:
     """Ready when every version is resident, the split is as asked for and a pod serves; else the worst obstacle."""
     obstacles = {version: found for version, found in standings.items() if not found.resident}
     for version, found in sorted(obstacles.items(), key=lambda item: _severity(item[1])):
@@ -111,8 +156,9 @@ def _ready(standings: Mapping[str, Standing], split: Split, serving: bool) -> Ve
         if found.verdict.reason is Reason.NO_PODS:
             return no(Reason.NO_PODS, found.verdict.message)
         return no(Reason.PROGRESSING, f"{version}: {found.verdict.message}")
-    if split.note:
-        return no(Reason.PROGRESSING, split.note)
+    if not rolled_out.true:
+        reason = Reason.PROGRESSING if rolled_out.reason is Reason.WAITING else rolled_out.reason
+        return no(reason, rolled_out.message)
     if not serving:
         return no(Reason.PROGRESSING, "resident, but no pod of the model is ready yet")
     return yes(
@@ -129,10 +175,15 @@ def _severity(found: Standing) -> tuple[bool, bool]:
 
 
 def _versions(
-    versions: Sequence[Version], previous: LoraAdapterStatus, split: Split, around: Surroundings, stamp: Stamp
+    versions: Sequence[Version],
+    previous: LoraAdapterStatus,
+    split: Split,
+    kept: Collection[str],
+    around: Surroundings,
+    stamp: Stamp,
 ) -> list[VersionStatus]:
     """Every version in spec, and of those that have left it the ones that may not go yet."""
-    needed = {target.version for target in (*previous.traffic, *split.targets) if target.weight > 0}
+    needed = {target.version for target in (*previous.traffic, *split.targets) if target.weight > 0}.union(kept)
     found: list[VersionStatus] = []
     for version in versions:
         seen = Witnesses(around.standings[version.name], around.store, around.artifacts.get(version.name))

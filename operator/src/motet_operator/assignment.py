@@ -21,6 +21,7 @@ from motet_operator.versions import Version, id_of, versions_of
 from motet_operator.views import Adapter
 
 _MIB: Final = 1 << 20
+_NEEDED: Final = (ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.COMPATIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +109,17 @@ def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
 
 
 def _unverified(version: Version) -> Verdict | None:
-    """What is recorded against telling pods of a version that the store fetches."""
-    conditions: Sequence[Condition] = version.recorded.conditions if version.recorded else ()
-    for kind, enough in (
-        (ConditionType.RESOLVED, {ConditionStatus.TRUE}),
-        (ConditionType.VERIFIED, {ConditionStatus.TRUE}),
-        (ConditionType.COMPATIBLE, {ConditionStatus.TRUE, ConditionStatus.UNKNOWN}),
-    ):
-        found = find(conditions, kind)
-        if found is None:
-            return no(Reason.FETCHING, "the adapter store has not been asked yet")
-        if found.status not in enough:
-            return Verdict(ConditionStatus.FALSE, reason_of(found), found.message)
+    """What is recorded against telling pods of a version that the store fetches: a failure before what is not known."""
+    recorded: Sequence[Condition] = version.recorded.conditions if version.recorded else ()
+    found = [find(recorded, kind) for kind in _NEEDED]
+    conditions = [entry for entry in found if entry is not None]
+    if len(conditions) < len(found):
+        return no(Reason.FETCHING, "the adapter store has not been asked yet")
+    refused = [entry for entry in conditions if entry.status is ConditionStatus.FALSE]
+    # The base may be unknown because there is no pod; one that has another will say so itself.
+    unknown = [entry for entry in conditions[:-1] if entry.status is ConditionStatus.UNKNOWN]
+    for entry in (*refused, *unknown):
+        return no(reason_of(entry), entry.message)
     return None if version.digest else no(Reason.FETCHING, "its digest is not known yet")
 
 

@@ -4,6 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
+from motet_operator.adapter_options import add_adapter_options, service_name
 from motet_operator.installation_options import add_installation_options
 from motet_operator.json_logs import FORMATS
 from motet_operator.lease import LeaseName
@@ -32,6 +33,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_run(command: argparse.ArgumentParser) -> None:
     add_installation_options(command)
+    add_adapter_options(command)
     command.add_argument("--namespace", action="append", default=[], help="watch this one only; may be repeated")
     command.add_argument("--health-port", type=int, default=8080, help="/livez and /readyz")
     command.add_argument("--admin-port", type=int, default=9091, help="/debug/keys, on --admin-host only")
@@ -70,14 +72,6 @@ def _add_metrics_api(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--tls-key", type=Path, required=True, help="its key, PEM")
     command.add_argument("--max-age-seconds", type=float, default=10.0, help="older numbers are not served")
-
-
-def service_name(text: str) -> tuple[str, str]:
-    """Read NAMESPACE/NAME. Raises: ArgumentTypeError."""
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAMESPACE/NAME")
-    return namespace, name
 
 
 def lease_name(text: str) -> LeaseName:

@@ -84,8 +84,9 @@ def decide(
     model, sites = snapshot.model, snapshot.sites
     assignments = {key: assign(site, snapshot.tenants) for key, site in sites.items()}
     found = {key: standings(assignments[key], site.pods) for key, site in sites.items()}
-    said = statuses(snapshot, found, now)
-    waiting = [wait for adapter in at_home(snapshot) for wait in waits(adapter, said[adapter.name], snapshot.key)]
+    told = statuses(snapshot, found, now)
+    waiting = [wait for adapter in at_home(snapshot) for wait in waits(adapter, told[adapter.name], snapshot.key)]
+    said = {name: entry.status for name, entry in told.items()}
     if model is None or model.deleting:
         # Its children go with it by garbage collection; what is left is to say so on its adapters.
         return Decision(adapter_statuses=said, look_again=min(waiting, default=None))
@@ -101,7 +102,7 @@ def decide(
     children = () if taken else tuple(_child_actions(snapshot, model, made, wanted))
     standing = {str(name): stands for name, stands in found[snapshot.key].items()}
     return Decision(
-        actions=(*children, *_tellings(snapshot.pods, documents)),
+        actions=(*children, *_tellings(snapshot.pods, documents, installation.store)),
         model_status=model_status(
             model,
             ModelFacts(
@@ -172,12 +173,12 @@ def _refusal(taken: Sequence[Child], refused: Mapping[Kind, str]) -> Verdict | N
     return None
 
 
-def _tellings(pods: Sequence[PodState], documents: Documents) -> Iterator[Tell]:
+def _tellings(pods: Sequence[PodState], documents: Documents, store: str) -> Iterator[Tell]:
     for state in pods:
         document = documents[state.pod.name]
         if state.report is None or in_wanted_state(state, document):
             continue
-        body = DesiredAdapters(adapters=list(document))
+        body = DesiredAdapters(adapters=list(document), store=store)
         why = "what it holds differs" if state.report.desired_known else "it has not been told since it started"
         yield Tell(state.pod.name, state.pod.ip, body, why)
 

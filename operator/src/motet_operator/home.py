@@ -8,14 +8,15 @@ from datetime import datetime
 from typing import Final
 
 from motet_api.identity import AdapterId
-from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.reasons import AdapterReason, Reason
-from motet_operator.adapter_status import Surroundings, adapter_status, missing_model, orphan_status
+from motet_operator.adapter_status import Said, Surroundings, adapter_status, missing_model, orphan_status
 from motet_operator.assignment import told
 from motet_operator.conditions import Stamp
 from motet_operator.keys import ModelKey, ObjectName
 from motet_operator.residency import Standing
+from motet_operator.rollout import judged_since
 from motet_operator.snapshot import Site, Snapshot
+from motet_operator.version_conditions import Store
 from motet_operator.versions import Version, home_of, id_of, versions_of
 from motet_operator.views import Adapter
 
@@ -35,23 +36,36 @@ def at_home(snapshot: Snapshot) -> Iterator[Adapter]:
             yield adapter
 
 
-def statuses(snapshot: Snapshot, found: Found, now: datetime) -> dict[ObjectName, LoraAdapterStatus]:
-    """The status of every adapter at home."""
+def span_of(adapter: Adapter, now: datetime) -> float | None:
+    """Of how many seconds the gateways must tell what became of an adapter's requests; None if nothing hangs on it."""
+    if adapter.spec is None or adapter.status is None:
+        return None
+    since = judged_since(adapter.spec.rollout, adapter.status.rollout)
+    if since is not None:
+        return max((now - since).total_seconds(), 1.0)
+    in_spec = {version.name for version in adapter.spec.versions}
+    return 1.0 if any(version.name not in in_spec for version in adapter.status.versions) else None
+
+
+def statuses(snapshot: Snapshot, found: Found, now: datetime) -> dict[ObjectName, Said]:
+    """What is said of every adapter at home."""
     sites = snapshot.sites
-    made: dict[ObjectName, LoraAdapterStatus] = {}
+    made: dict[ObjectName, Said] = {}
     for adapter in at_home(snapshot):
         stamp = Stamp(adapter.meta.generation, now)
         models = {version.model for version in versions_of(adapter)} or {snapshot.key}
         if all(sites.get(key, Site(key)).model is None for key in models):
-            status = orphan_status(adapter, snapshot.key.name, stamp)
+            made[adapter.name] = Said(orphan_status(adapter, snapshot.key.name, stamp))
         else:
-            status = adapter_status(adapter, _surroundings(adapter, snapshot, sites, found), stamp)
-        made[adapter.name] = status
+            made[adapter.name] = adapter_status(adapter, _surroundings(adapter, snapshot, sites, found), stamp)
     return made
 
 
-def waits(adapter: Adapter, status: LoraAdapterStatus, key: ModelKey) -> Iterator[float]:
+def waits(adapter: Adapter, said: Said, key: ModelKey) -> Iterator[float]:
     """After how long an adapter should be looked at again, beside what its own model's pods are doing."""
+    status = said.status
+    if said.look_again is not None:
+        yield said.look_again
     if told(adapter, adapter.status) != told(adapter, status):
         # What pods are told follows from what is recorded, and that has just changed.
         yield _AT_ONCE
@@ -67,7 +81,7 @@ def waits(adapter: Adapter, status: LoraAdapterStatus, key: ModelKey) -> Iterato
                 entry.name in elsewhere and condition.reason == AdapterReason.LOADING
             ):
                 yield _SOON
-            elif condition.reason in {Reason.BASE_UNKNOWN, Reason.STORE_UNREACHABLE}:
+            elif condition.reason == Reason.STORE_UNREACHABLE:
                 yield _LATER
 
 
@@ -78,9 +92,17 @@ def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey,
         for version in versions
         if version.in_spec and version.model in sites
     )
+    answers = snapshot.artifacts
     return Surroundings(
         standings={version.name: _standing(adapter, version, sites, found) for version in versions},
         serving=serving,
+        store=Store.NONE if answers is None else Store.SILENT if answers.silence else Store.ANSWERED,
+        artifacts={
+            version.name: report
+            for version in versions
+            if answers is not None and (report := answers.reports.get((adapter.name, version.name))) is not None
+        },
+        gateways=snapshot.outcomes.get(adapter.name),
     )
 
 

@@ -5,12 +5,14 @@ be behind the cluster; every decision is made again when it catches up, so being
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from motet_operator.keys import Kind, ModelKey, ObjectName, RawObject, models_of
-from motet_operator.views import Adapter, View, read
+from motet_operator.quota import Usage
+from motet_operator.tenancy import selects_namespaces
+from motet_operator.views import Adapter, Model, NamespaceLabels, View, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Index:
         self._entries: dict[Kind, dict[ObjectName, Entry]] = {kind: {} for kind in Kind}
         self._by_model: dict[ModelKey, dict[Kind, dict[ObjectName, Entry]]] = {}
         self._visitors: dict[ModelKey, Counter[ModelKey]] = {}
+        self._labels: dict[str, Mapping[str, str]] = {}
+        self.usage = Usage()
 
     def put(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
         """Take in an object; returns the keys that should look again: those it belongs to, and belonged to."""
@@ -38,6 +42,8 @@ class Index:
         version = int(metadata["resourceVersion"])
         if old is not None and old.uid == metadata["uid"] and old.version >= version:
             return set()
+        if kind is Kind.NAMESPACE:
+            return self._put_namespace(name, Entry((), metadata["uid"], version, read(kind, raw)))
         touched = self._drop(kind, name)
         keys = models_of(kind, raw)
         if keys:
@@ -51,20 +57,40 @@ class Index:
         for key in entry.keys:
             self._by_model.setdefault(key, {}).setdefault(kind, {})[name] = entry
         if kind is Kind.LORA_ADAPTER:
+            self.usage.put(cast(Adapter, entry.view))
             home, *others = entry.keys
             for key in others:
                 self._visitors.setdefault(key, Counter())[home] += 1
 
+    def _put_namespace(self, name: ObjectName, entry: Entry) -> set[ModelKey]:
+        self._entries[Kind.NAMESPACE][name] = entry
+        labels = entry.view.labels if isinstance(entry.view, NamespaceLabels) else {}
+        if self._labels.get(name[1]) == labels:
+            return set()
+        self._labels[name[1]] = labels
+        return self._selecting()
+
     def _concerned(self, entry: Entry) -> set[ModelKey]:
         """Who should look again: the entry's own keys, and the homes of adapters that have versions on them."""
-        return set(entry.keys).union(*(self._visitors.get(key, ()) for key in entry.keys))
+        return self._with_homes(entry.keys)
+
+    def _with_homes(self, keys: Iterable[ModelKey]) -> set[ModelKey]:
+        there = set(keys)
+        return there.union(*(self._visitors.get(key, ()) for key in there))
+
+    def _selecting(self) -> set[ModelKey]:
+        """Models that take adapters by the labels of their namespace, and the homes of those adapters."""
+        models = self._entries[Kind.MODEL_DEPLOYMENT].values()
+        return self._with_homes(
+            entry.keys[0] for entry in models if entry.view is not None and selects_namespaces(cast(Model, entry.view))
+        )
 
     def remove(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
         """Take in that an object is gone; returns the keys that should look again."""
         old = self._entries[kind].get(_name(raw))
         if old is not None and old.uid != raw["metadata"]["uid"]:
             return set()
-        return self._drop(kind, _name(raw))
+        return self._gone(kind, _name(raw))
 
     def snapshot(self, kind: Kind) -> dict[ObjectName, Entry]:
         """All of a kind as of now, for `forget_vanished`."""
@@ -81,7 +107,7 @@ class Index:
         touched: set[ModelKey] = set()
         for name, entry in before.items():
             if name not in there and self._entries[kind].get(name) is entry:
-                touched |= self._drop(kind, name)
+                touched |= self._gone(kind, name)
         return touched
 
     def models(self) -> Iterator[ModelKey]:
@@ -105,6 +131,26 @@ class Index:
     def views(self, kind: Kind) -> list[View]:
         """All views of a kind."""
         return [entry.view for entry in list(self._entries[kind].values()) if entry.view is not None]
+
+    def namespace_labels(self) -> Mapping[str, Mapping[str, str]]:
+        """The labels of every namespace that is seen."""
+        return self._labels
+
+    def _gone(self, kind: Kind, name: ObjectName) -> set[ModelKey]:
+        """An object is there no more; who waited for its share of the namespace's quota looks again as well."""
+        if kind is Kind.NAMESPACE:
+            self._entries[kind].pop(name, None)
+            return self._selecting() if self._labels.pop(name[1], None) is not None else set()
+        touched = self._drop(kind, name)
+        if kind is Kind.LORA_ADAPTER:
+            others = self._entries[kind]
+            touched.update(
+                others[name[0], waiting].keys[0]
+                for waiting in self.usage.refused(name[0])
+                if (name[0], waiting) in others
+            )
+            self.usage.drop(*name)
+        return touched
 
     def _drop(self, kind: Kind, name: ObjectName) -> set[ModelKey]:
         entry = self._entries[kind].pop(name, None)

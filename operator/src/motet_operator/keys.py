@@ -1,6 +1,6 @@
 """What is watched, and which ModelDeployment each object belongs to: the unit of work is one ModelDeployment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -45,6 +45,7 @@ class Kind(StrEnum):
     NETWORK_POLICY = "NetworkPolicy"
     PREFETCHER = "DaemonSet"
     POD = "Pod"
+    NAMESPACE = "Namespace"
 
 
 CHILDREN: Final = (
@@ -102,7 +103,13 @@ RESOURCES: Final[Mapping[Kind, Resource]] = {
     Kind.NETWORK_POLICY: Resource("networking.k8s.io", "v1", "networkpolicies", labelled=True),
     Kind.PREFETCHER: Resource("apps", "v1", "daemonsets", labelled=True),
     Kind.POD: Resource("", "v1", "pods", labelled=True),
+    Kind.NAMESPACE: Resource("", "v1", "namespaces", labelled=False),
 }
+
+
+def seen_kinds(namespaces: Collection[str]) -> tuple[Kind, ...]:
+    """What is listed and watched: an operator that is limited to some namespaces sees no Namespace objects."""
+    return tuple(kind for kind in Kind if kind is not Kind.NAMESPACE or not namespaces)
 
 
 def models_of(kind: Kind, raw: RawObject) -> tuple[ModelKey, ...]:
@@ -115,6 +122,8 @@ def models_of(kind: Kind, raw: RawObject) -> tuple[ModelKey, ...]:
     match kind:
         case Kind.MODEL_DEPLOYMENT:
             name = metadata.get("name")
+        case Kind.NAMESPACE:
+            return ()
         case Kind.LORA_ADAPTER:
             return tuple(dict.fromkeys(_references(raw, namespace)))
         case _:

@@ -5,21 +5,27 @@ there without our label, and then it must not be taken over. Pods are asked all 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from motet_api.policy import Policy
 from motet_api.store import ArtifactsAnswer, ArtifactsQuery
-from motet_api.wire import AdaptersReport
+from motet_api.wire import AdapterOutcome, AdaptersReport
 from motet_operator.applied import AppliedMemory
+from motet_operator.artifacts import Answers, ArtifactBook
 from motet_operator.base_source import base_request
 from motet_operator.errors import NotFoundError, SilentPodError, SilentStoreError
+from motet_operator.home import at_home, span_of
 from motet_operator.index import Index
 from motet_operator.installation import Installation
-from motet_operator.keys import CHILDREN, Kind, ModelKey, RawObject, child_name
+from motet_operator.keys import CHILDREN, Kind, ModelKey, ObjectName, RawObject, child_name
 from motet_operator.resources import wanted_children
-from motet_operator.snapshot import BaseAnswer, PodState, Site, Snapshot
+from motet_operator.snapshot import BaseAnswer, PodState, Site, Snapshot, Tenants
 from motet_operator.versions import home_of, versions_of
-from motet_operator.views import ChildView, Declared, Model, Pod, read
+from motet_operator.views import Adapter, ChildView, Declared, Model, Pod, read
+from motet_operator.wishes import base_ips, wishes
 
 ViewT = TypeVar("ViewT")
 
@@ -48,6 +54,28 @@ class StoreAsker(Protocol):
         ...
 
 
+class GatewayAsker(Protocol):
+    """Asks the gateways."""
+
+    async def ask(self, adapter: ObjectName, seconds: float) -> Sequence[AdapterOutcome | None]:
+        """What each gateway has seen of an adapter in so many seconds; None for one that does not answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who is asked beside the pods, and by whose rules; what an installation lacks is None.
+
+    `sees_namespaces` says whether Namespace objects are in the index.
+    """
+
+    artifacts: ArtifactBook | None = None
+    gateways: GatewayAsker | None = None
+    policy: Callable[[], Policy] = Policy
+    sees_namespaces: bool = False
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
 class Observer:
     """Makes snapshots."""
 
@@ -59,6 +87,7 @@ class Observer:
         applied: AppliedMemory,
         installation: Installation,
         store: StoreAsker | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
         self._index = index
         self._reader = reader
@@ -66,6 +95,7 @@ class Observer:
         self._applied = applied
         self._installation = installation
         self._store = store
+        self._witnesses = witnesses or Witnesses()
 
     async def observe(self, key: ModelKey) -> Snapshot:
         """The snapshot of one key. Raises: UnavailableError, RefusedError."""
@@ -88,7 +118,7 @@ class Observer:
         )
         if model is None:
             self._applied.forget(key)
-        return Snapshot(
+        snapshot = Snapshot(
             key=key,
             model=model,
             adapters=adapters,
@@ -97,7 +127,32 @@ class Observer:
             base=base,
             applied=self._applied.of(key),
             foreign={site.key: site for site in sites},
+            tenants=self._tenants([*adapters, *(adapter for site in sites for adapter in site.adapters)]),
         )
+        artifacts, outcomes = await asyncio.gather(self._artifacts(snapshot), self._outcomes(snapshot))
+        return replace(snapshot, artifacts=artifacts, outcomes=outcomes)
+
+    def _tenants(self, adapters: Iterable[Adapter]) -> Tenants:
+        policy = self._witnesses.policy()
+        beyond: dict[ObjectName, str] = {}
+        for namespace, name in {adapter.name for adapter in adapters}:
+            message = self._index.usage.beyond(namespace, policy.of(namespace)).get(name)
+            if message is not None:
+                beyond[namespace, name] = message
+        return Tenants(self._index.namespace_labels() if self._witnesses.sees_namespaces else None, beyond)
+
+    async def _artifacts(self, snapshot: Snapshot) -> Answers | None:
+        book = self._witnesses.artifacts
+        return await book.ask(snapshot.key, wishes(snapshot), base_ips(snapshot.sites)) if book is not None else None
+
+    async def _outcomes(self, snapshot: Snapshot) -> dict[ObjectName, Sequence[AdapterOutcome | None]]:
+        """Only of adapters on which something hangs: a rollout that is judged, a version that retires."""
+        gateways, now = self._witnesses.gateways, self._witnesses.now()
+        if gateways is None:
+            return {}
+        spans = {adapter.name: seconds for adapter in at_home(snapshot) if (seconds := span_of(adapter, now))}
+        answers = await asyncio.gather(*(gateways.ask(name, seconds) for name, seconds in spans.items()))
+        return dict(zip(spans, answers, strict=True))
 
     async def _site(self, key: ModelKey) -> Site:
         model = self._model(key)

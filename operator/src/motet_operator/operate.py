@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 from kubernetes.aio import client
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from motet_operator.act import Actor
 from motet_operator.applied import AppliedMemory
+from motet_operator.artifacts import ArtifactBook
 from motet_operator.cluster import Cluster
 from motet_operator.condition_metrics import ConditionCollector
 from motet_operator.connection import connect
@@ -25,14 +27,17 @@ from motet_operator.errors import OperatorError, WatchesEndedError
 from motet_operator.index import Index
 from motet_operator.installation_options import installation_of
 from motet_operator.journal import Journal
-from motet_operator.keys import RESOURCES, Kind, ModelKey
+from motet_operator.keys import RESOURCES, Kind, ModelKey, seen_kinds
 from motet_operator.lease import LeaseName
 from motet_operator.metrics import Metrics
-from motet_operator.observe import Observer
+from motet_operator.observe import Observer, Witnesses
+from motet_operator.outcomes import OutcomesClient
+from motet_operator.policy_source import PolicySource
 from motet_operator.probes import make_metrics_page, make_probes, serving
 from motet_operator.queue import WorkQueue
 from motet_operator.rate import RateLimit
 from motet_operator.reconciler import Reconciler
+from motet_operator.references import ReferenceLoop
 from motet_operator.report import Reporter
 from motet_operator.resync import Resync
 from motet_operator.runtime_client import RuntimeClient
@@ -55,6 +60,7 @@ async def operate(options: argparse.Namespace) -> None:
     PlatformCollector(registry=registry)
     metrics = Metrics(registry)
     installation = installation_of(options)
+    policy = open_policy(options.policy)
     connection = await connect(options.kubeconfig)
     async with client.ApiClient(connection) as api, aiohttp.ClientSession() as session:
         leadership = make_leadership(options.lease, api, metrics)
@@ -66,9 +72,19 @@ async def operate(options: argparse.Namespace) -> None:
             queue.wake(key)
 
         runtime = RuntimeClient(session, metrics, may_act=leadership.leads)
-        store = StoreClient(session, installation.store) if installation.store else None
+        store_url = options.store_admin_url or installation.store
+        store = StoreClient(session, store_url) if store_url else None
+        witnesses = Witnesses(
+            artifacts=ArtifactBook(store, runtime, time.monotonic) if store is not None else None,
+            gateways=OutcomesClient(cluster, session, options.gateway_service, time.monotonic)
+            if options.gateway_service
+            else None,
+            policy=lambda: policy.current,
+            sees_namespaces=not options.namespace,
+            now=now,
+        )
         reconciler = Reconciler(
-            Observer(index, cluster, runtime, applied, installation, store),
+            Observer(index, cluster, runtime, applied, installation, store, witnesses),
             Actor(cluster, runtime, index, applied),
             Reporter(cluster, index, wake),
             installation,
@@ -79,7 +95,7 @@ async def operate(options: argparse.Namespace) -> None:
         queue: WorkQueue[ModelKey] = WorkQueue(
             reconciler.reconcile, (metrics, journal), time.monotonic, asyncio.sleep, random.random, log_fields
         )
-        resync = Resync(cluster, index, queue.wake, asyncio.sleep, random.random)
+        resync = Resync(cluster, index, queue.wake, asyncio.sleep, random.random, seen_kinds(options.namespace))
         metrics.measure_queue(lambda: queue.depth, queue.longest_wait_seconds)
         metrics.measure_leadership(leadership.leads)
         registry.register(ConditionCollector(index, leadership.leads, options.condition_metrics_limit))
@@ -105,7 +121,13 @@ async def operate(options: argparse.Namespace) -> None:
         ):
             await prime(resync)
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(resync.run(options.resync_seconds))]
+                background = [
+                    group.create_task(resync.run(options.resync_seconds)),
+                    group.create_task(policy.run(resync.wake_all, asyncio.sleep)),
+                ]
+                if store is not None:
+                    references = ReferenceLoop(store, index, leadership.leads, asyncio.sleep)
+                    background.append(group.create_task(references.run()))
                 watching = group.create_task(
                     watch(connection, index, queue.wake, options.namespace, started, requested)
                 )
@@ -120,6 +142,14 @@ async def operate(options: argparse.Namespace) -> None:
                     task.cancel()
                 await asyncio.wait(background)
                 watching.cancel()
+
+
+def open_policy(path: Path | None) -> PolicySource:
+    """The policy in force. Raises: SystemExit: there is none in the file."""
+    try:
+        return PolicySource(path)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"motet-operator: --policy {path}: {error}") from error
 
 
 def make_leadership(lease: LeaseName | None, api: client.ApiClient, metrics: Metrics) -> Leadership:

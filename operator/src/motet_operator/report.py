@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from motet_api.loraadapter import LoraAdapterStatus
+from motet_api.loraadapter import LoraAdapterStatus, RolloutStatus
 from motet_api.modeldeployment import ModelDeploymentStatus
 from motet_api.names import API_VERSION, FIELD_MANAGER
 from motet_api.objects import Condition, ConditionStatus, ObjectMeta
 from motet_api.reasons import AdapterReason, ConditionType, Reason
-from motet_operator.conditions import same
+from motet_operator.conditions import find, same
 from motet_operator.decide import Decision
 from motet_operator.errors import NotFoundError, OperatorError
 from motet_operator.index import Index
@@ -127,14 +127,18 @@ def says_the_same(old: Status, new: Status) -> bool:
 def turns(old: Status | None, new: Status) -> Iterator[Turn]:
     """What is worth an Event: conditions that became true, ceased to be, or name another failure.
 
-    One failure shows in several conditions of a version; it is told once, by the first of them.
+    One failure shows in several conditions of a version; it is told once, by the first of them that says so.
     """
     before = {(label, entry.type): entry for label, entries in _labelled(old) for entry in entries}
     for label, entries in _labelled(new):
-        failures: set[str] = set()
+        kept = [entry for entry in entries if _unturned(before.get((label, entry.type)), entry)]
+        failures = {entry.reason for entry in kept if label and entry.status is ConditionStatus.FALSE}
         for entry in entries:
             last = before.get((label, entry.type))
-            if entry.type in _ECHOES or (last and (last.status, last.reason) == (entry.status, entry.reason)):
+            if entry.type in _ECHOES or entry in kept:
+                continue
+            if entry.type == ConditionType.ROLLED_OUT:
+                # Told by rollout_turns.
                 continue
             true = entry.status is ConditionStatus.TRUE
             was_true = last is not None and last.status is ConditionStatus.TRUE
@@ -147,6 +151,28 @@ def turns(old: Status | None, new: Status) -> Iterator[Turn]:
                 failures.add(entry.reason)
                 named = entry.model_copy(update={"type": f"{label}{entry.type}"})
                 yield Turn(named, warning=not true and entry.reason not in _STEPS)
+    yield from _rollout_turns(old, new)
+
+
+def _unturned(last: Condition | None, entry: Condition) -> bool:
+    return last is not None and (last.status, last.reason) == (entry.status, entry.reason)
+
+
+def _rollout_turns(old: Status | None, new: Status) -> Iterator[Turn]:
+    """Each step of a rollout once it is in effect, and its end, good or bad."""
+    if not isinstance(new, LoraAdapterStatus) or new.rollout is None:
+        return
+    before = old if isinstance(old, LoraAdapterStatus) else LoraAdapterStatus()
+    entry, last = find(new.conditions, ConditionType.ROLLED_OUT), find(before.conditions, ConditionType.ROLLED_OUT)
+    if entry is None or entry.reason == Reason.WAITING:
+        return
+    where = _whereabouts(entry, new.rollout)
+    if last is None or before.rollout is None or where != _whereabouts(last, before.rollout):
+        yield Turn(entry, warning=entry.reason in {Reason.ROLLED_BACK, Reason.ABORTED})
+
+
+def _whereabouts(entry: Condition, rollout: RolloutStatus) -> tuple[str, str, str, int]:
+    return entry.status, entry.reason, rollout.key, rollout.step
 
 
 def make_event(kind: Kind, meta: ObjectMeta, turn: Turn, now: datetime, number: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, NoReturn, Protocol
 
 from motet_operator.errors import OperatorError
@@ -33,8 +33,10 @@ class Resync:
         wake: Callable[[ModelKey], None],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
+        kinds: Sequence[Kind] = tuple(Kind),
     ) -> None:
         """`random` gives numbers from 0 to 1."""
+        self._kinds = kinds
         self._cluster = cluster
         self._index = index
         self._wake = wake
@@ -45,7 +47,7 @@ class Resync:
 
     async def prime(self) -> None:
         """Take in every object there is, and wake every key. Raises: UnavailableError, RefusedError."""
-        for kind in Kind:
+        for kind in self._kinds:
             async for raw in self._cluster.list(kind):
                 self._index.put(kind, raw)
         self.wake_all()
@@ -71,7 +73,7 @@ class Resync:
         that ten thousand objects are a trickle and no burst."""
         while True:
             await self._trickle(seconds * (1 + JITTER * (2 * self._random() - 1)))
-            for kind in Kind:
+            for kind in self._kinds:
                 self.relisted(kind)
 
     async def _run_relisted(self) -> NoReturn:

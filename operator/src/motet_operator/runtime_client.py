@@ -1,14 +1,17 @@
 """Talks to one runtime pod on its admin port: what do you hold, and this is what you must hold."""
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
 
-from motet_api.names import ADAPTERS_PATH, ADMIN_PORT
-from motet_api.wire import AdaptersReport, DesiredAdapters
+from motet_api.names import ADAPTERS_PATH, ADMIN_PORT, BASE_PATH
+from motet_api.objects import KubeModel
+from motet_api.wire import AdaptersReport, BaseDescription, DesiredAdapters
 from motet_operator.errors import NotLeadingError, SilentPodError
+
+AnswerT = TypeVar("AnswerT", bound=KubeModel)
 
 TIMEOUT_SECONDS: Final = 2.0
 
@@ -39,7 +42,7 @@ class RuntimeClient:
 
     async def report(self, ip: str) -> AdaptersReport:
         """What the pod holds. Raises: SilentPodError."""
-        return await self._call("GET", ip, None)
+        return await self._call("GET", ip, None, ADAPTERS_PATH, AdaptersReport)
 
     async def tell(self, ip: str, document: DesiredAdapters) -> AdaptersReport:
         """Give the pod the whole set that it must hold; returns what it holds now.
@@ -48,27 +51,35 @@ class RuntimeClient:
         """
         if not self._may_act():
             raise NotLeadingError(f"{ip}: not told, because this replica leads no more")
-        return await self._call("PUT", ip, document)
+        return await self._call("PUT", ip, document, ADAPTERS_PATH, AdaptersReport)
 
-    async def _call(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:
+    async def base(self, ip: str) -> BaseDescription:
+        """What the pod's base looks like. Raises: SilentPodError."""
+        return await self._call("GET", ip, None, BASE_PATH, BaseDescription)
+
+    async def _call(
+        self, method: str, ip: str, document: DesiredAdapters | None, path: str, answer: type[AnswerT]
+    ) -> AnswerT:
         try:
-            report = await self._exchange(method, ip, document)
+            report = await self._exchange(method, ip, document, path, answer)
         except SilentPodError:
             self._counter.runtime_called(method, answered=False)
             raise
         self._counter.runtime_called(method, answered=True)
         return report
 
-    async def _exchange(self, method: str, ip: str, document: DesiredAdapters | None) -> AdaptersReport:
+    async def _exchange(
+        self, method: str, ip: str, document: DesiredAdapters | None, path: str, answer: type[AnswerT]
+    ) -> AnswerT:
         host = f"[{ip}]" if ":" in ip else ip
-        url = f"http://{host}:{self._port}{ADAPTERS_PATH}"
+        url = f"http://{host}:{self._port}{path}"
         body = document.to_wire() if document is not None else None
         within = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with self._session.request(method, url, json=body, timeout=within) as response:
                 if response.status != 200:
                     raise SilentPodError(f"it answers {method} with status {response.status}")
-                return AdaptersReport.model_validate_json(await response.read())
+                return answer.model_validate_json(await response.read())
         except aiohttp.ClientConnectorError as error:
             raise SilentPodError(f"cannot connect to {host}:{self._port}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

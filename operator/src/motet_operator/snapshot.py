@@ -1,11 +1,12 @@
 """All that a decision may go by: one ModelDeployment and its surroundings at one moment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from motet_api.store import ArtifactReport
-from motet_api.wire import AdaptersReport
+from motet_api.wire import AdapterOutcome, AdaptersReport
+from motet_operator.artifacts import Answers
 from motet_operator.keys import Kind, ModelKey, ObjectName
 from motet_operator.views import Adapter, ChildView, Model, Pod
 
@@ -75,6 +76,10 @@ class Snapshot:
     base: BaseAnswer = BaseAnswer()
     foreign: Mapping[ModelKey, Site] = field(default_factory=lambda: _NO_SITES)
     tenants: Tenants = Tenants()
+    artifacts: Answers | None = None
+    """What the adapter store says; None where there is none."""
+    outcomes: Mapping[ObjectName, Sequence[AdapterOutcome | None]] = field(default_factory=dict)
+    """What each gateway says of the adapters that it was asked about."""
 
     @property
     def sites(self) -> dict[ModelKey, Site]:

@@ -8,6 +8,11 @@ from motet_operator.views import Model
 Labels = Mapping[str, str]
 
 
+def selects_namespaces(model: Model) -> bool:
+    """Whether the labels of namespaces matter to a model."""
+    return model.spec is not None and model.spec.adapters.allowed_namespaces.from_ is From.SELECTOR
+
+
 def not_allowed(model: Model, namespace: str, labels: Mapping[str, Labels] | None) -> str:
     """Why a model does not take adapters from a namespace; empty if it does.
 

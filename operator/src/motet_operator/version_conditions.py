@@ -23,6 +23,10 @@ BLAMES: Final[Mapping[AdapterReason, ConditionType]] = {
     AdapterReason.SOURCE_NOT_FOUND: ConditionType.RESOLVED,
     AdapterReason.SOURCE_NOT_MOUNTED: ConditionType.RESOLVED,
     AdapterReason.FETCH_FAILED: ConditionType.RESOLVED,
+    AdapterReason.SOURCE_FORBIDDEN: ConditionType.RESOLVED,
+    AdapterReason.SOURCE_NOT_ALLOWED: ConditionType.RESOLVED,
+    AdapterReason.INVALID_SOURCE: ConditionType.RESOLVED,
+    AdapterReason.TOO_LARGE: ConditionType.RESOLVED,
     AdapterReason.DIGEST_MISMATCH: ConditionType.RESOLVED,
     AdapterReason.UNSAFE_FORMAT: ConditionType.VERIFIED,
     AdapterReason.CORRUPT_WEIGHTS: ConditionType.VERIFIED,
@@ -33,6 +37,8 @@ BLAMES: Final[Mapping[AdapterReason, ConditionType]] = {
     AdapterReason.LOAD_FAILED: ConditionType.RESIDENT,
 }
 """The condition that a failure makes False. Those that are missing here belong to `Verified`."""
+_NOT_ASKED: Final = frozenset({Reason.NOT_ALLOWED, Reason.QUOTA_EXCEEDED, Reason.MODEL_DEPLOYMENT_NOT_FOUND})
+"""The store is not asked for what may not be here."""
 _ORDER: Final = (ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.COMPATIBLE, ConditionType.RESIDENT)
 _HEALTHY: Final[Mapping[ConditionType, Reason]] = {
     ConditionType.RESOLVED: Reason.RESOLVED,
@@ -139,6 +145,8 @@ def _by_store(version: Version, seen: Witnesses, kind: ConditionType, known: boo
     before = _before(version, kind)
     if before is not None and before.true:
         return before
+    if seen.standing.verdict.reason in _NOT_ASKED:
+        return unknown(seen.standing.verdict.reason, seen.standing.verdict.message)
     if seen.store is Store.SILENT:
         return unknown(Reason.STORE_UNREACHABLE, "the adapter store does not answer")
     return unknown(Reason.FETCHING, _progress(seen.artifact))
@@ -166,7 +174,8 @@ def _pods_are_at_it(seen: Witnesses) -> Verdict:
 def _progress(artifact: ArtifactReport | None) -> str:
     if artifact is None:
         return "the adapter store has not answered for it yet"
-    of = f": {artifact.fetched_bytes} of {artifact.size_bytes} bytes" if artifact.size_bytes else ""
+    # In tenths: every other number would be another write of status.
+    of = f", {10 * (10 * artifact.fetched_bytes // artifact.size_bytes)}%" if artifact.size_bytes else ""
     return f"the adapter store is at it ({artifact.state}{of})"
 
 

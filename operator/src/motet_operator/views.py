@@ -120,7 +120,14 @@ class ChildView:
     prefetching: Prefetching | None = None
 
 
-View = Model | Adapter | ChildView | Pod
+@dataclass(frozen=True, slots=True)
+class NamespaceLabels:
+    """What a model may select namespaces by."""
+
+    labels: Mapping[str, str]
+
+
+View = Model | Adapter | ChildView | Pod | NamespaceLabels
 Raw = Mapping[str, Any]
 
 
@@ -133,6 +140,8 @@ def read(kind: Kind, raw: RawObject) -> View | None:
             return _declared(raw, LoraAdapterSpec, LoraAdapterStatus)
         case Kind.POD:
             return _pod(raw)
+        case Kind.NAMESPACE:
+            return NamespaceLabels(raw["metadata"].get("labels") or {})
         case Kind.DEPLOYMENT:
             return ChildView(_child(raw), rollout=_rollout(raw))
         case Kind.AUTOSCALER:

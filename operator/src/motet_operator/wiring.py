@@ -15,7 +15,7 @@ import kopf
 from motet_operator.cluster import resource_of
 from motet_operator.connection import kopf_login
 from motet_operator.index import Index
-from motet_operator.keys import RESOURCES, Kind, ModelKey
+from motet_operator.keys import RESOURCES, Kind, ModelKey, seen_kinds
 
 _LOGIN_AGAIN_SECONDS: Final = 1.0
 
@@ -69,7 +69,7 @@ async def watch(
     """
     registry = kopf.OperatorRegistry()
     _register_login(registry, connection, _tracing(requested))
-    for kind in Kind:
+    for kind in seen_kinds(namespaces):
         _register(registry, kind, index, wake)
     settings = kopf.OperatorSettings()
     settings.persistence.diffbase_storage = NoDiffs()

@@ -45,6 +45,14 @@ class PathReader(Protocol):
         ...
 
 
+async def slices_of(cluster: PathReader, service: tuple[str, str]) -> list[dict[str, Any]]:
+    """The EndpointSlices of a Service: namespace and name. Raises: OperatorError."""
+    namespace, name = service
+    query = {"labelSelector": f"kubernetes.io/service-name={name}", "resourceVersion": "0"}
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    return (await cluster.read(path, query)).get("items") or []
+
+
 class DemandPoller:
     """Keeps a book up to date. `service` is the gateways' Service: namespace and name."""
 
@@ -73,11 +81,8 @@ class DemandPoller:
 
     async def poll(self) -> None:
         """One round. What fails leaves the book as it was, and so makes it older."""
-        namespace, name = self._service
-        query = {"labelSelector": f"kubernetes.io/service-name={name}", "resourceVersion": "0"}
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
         try:
-            self._known = gateways_of((await self._cluster.read(path, query)).get("items") or [])
+            self._known = gateways_of(await slices_of(self._cluster, self._service))
             self._book.set_gateways(self._known, self._now())
         except OperatorError as error:
             log.warning("the gateways cannot be listed: %s", error)

@@ -1,0 +1,61 @@
+"""The installation's policy: read at the start, and again whenever its file has changed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import yaml
+from pydantic import ValidationError
+
+from motet_api.policy import Policy
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+
+
+class PolicySource:
+    """The policy in force. Without a file everything is allowed and nothing is counted."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises: OSError, ValueError: the file cannot be read, or says what is no policy."""
+        self._path = path
+        self._text = path.read_bytes() if path is not None else b""
+        self.current = parse_policy(self._text)
+
+    async def run(self, changed: Callable[[], None], sleep: Callable[[float], Awaitable[None]]) -> NoReturn:
+        """Look at the file for ever; `changed` is called when another policy is in force."""
+        while True:
+            await sleep(LOOK_SECONDS)
+            if await asyncio.to_thread(self._read):
+                changed()
+
+    def _read(self) -> bool:
+        """Take in the file if it has changed; what is no policy leaves the old one in force."""
+        if self._path is None:
+            return False
+        try:
+            text = self._path.read_bytes()
+            if text == self._text:
+                return False
+            self._text = text
+            policy = parse_policy(text)
+        except (OSError, ValueError) as error:
+            log.error("%s is no policy, and the one before stays in force: %s", self._path, error)
+            return False
+        self.current = policy
+        log.info("%s: another policy is in force", self._path)
+        return True
+
+
+def parse_policy(text: bytes) -> Policy:
+    """Read a policy. Raises: ValueError: it is not YAML, or a field is unknown or wrong; the message names it."""
+    try:
+        return Policy.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
