@@ -26,6 +26,7 @@ OPERATOR_RULES = {
     ("networking.k8s.io", "networkpolicies"): APPLIED | {"delete"},
     ("autoscaling", "horizontalpodautoscalers"): APPLIED | {"delete"},
     ("", "pods"): {"list", "watch"},
+    ("", "namespaces"): {"list", "watch"},
     ("events.k8s.io", "events"): {"create"},
 }
 

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from motet_api.reasons import ConditionType, Reason
+from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_operator.conditions import LONGEST_MESSAGE, Stamp, Verdict, no, same, unknown, yes
+from motet_operator.version_conditions import BLAMES
 from tests.operator.factories import NOW
 
 LATER = NOW + timedelta(hours=1)
@@ -51,3 +52,7 @@ def test_same_ignores_time_and_order_only() -> None:
     for change in ({"message": "c"}, {"reason": "Other"}, {"observed_generation": 2}):
         assert not same([ready], [ready.model_copy(update=change)])
     assert not same([ready], [ready, available])
+
+
+def test_every_failure_belongs_to_a_condition() -> None:
+    assert set(BLAMES) == {reason for reason in AdapterReason if reason.failed}

@@ -53,7 +53,8 @@ class PolicySource:
 def parse_policy(text: bytes) -> Policy:
     """Read a policy. Raises: ValueError: it is not YAML, or a field is unknown or wrong; the message names it."""
     try:
-        return Policy.model_validate(yaml.safe_load(text) or {})
+        document = yaml.safe_load(text)
+        return Policy.model_validate({} if document is None else document)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
     except ValidationError as error:

@@ -27,16 +27,20 @@ BLAMES: Final[Mapping[AdapterReason, ConditionType]] = {
     AdapterReason.SOURCE_NOT_ALLOWED: ConditionType.RESOLVED,
     AdapterReason.INVALID_SOURCE: ConditionType.RESOLVED,
     AdapterReason.TOO_LARGE: ConditionType.RESOLVED,
+    AdapterReason.SECRET_NOT_FOUND: ConditionType.RESOLVED,
+    AdapterReason.STORE_FULL: ConditionType.RESOLVED,
     AdapterReason.DIGEST_MISMATCH: ConditionType.RESOLVED,
     AdapterReason.UNSAFE_FORMAT: ConditionType.VERIFIED,
     AdapterReason.CORRUPT_WEIGHTS: ConditionType.VERIFIED,
     AdapterReason.INVALID_CONFIG: ConditionType.VERIFIED,
+    AdapterReason.SIGNATURE_MISSING: ConditionType.VERIFIED,
+    AdapterReason.SIGNATURE_INVALID: ConditionType.VERIFIED,
     AdapterReason.UNSUPPORTED: ConditionType.COMPATIBLE,
     AdapterReason.RANK_TOO_LARGE: ConditionType.COMPATIBLE,
     AdapterReason.BASE_MISMATCH: ConditionType.COMPATIBLE,
     AdapterReason.LOAD_FAILED: ConditionType.RESIDENT,
 }
-"""The condition that a failure makes False. Those that are missing here belong to `Verified`."""
+"""The condition that a failure makes False."""
 _NOT_ASKED: Final = frozenset({Reason.NOT_ALLOWED, Reason.QUOTA_EXCEEDED, Reason.MODEL_DEPLOYMENT_NOT_FOUND})
 """The store is not asked for what may not be here."""
 _ORDER: Final = (ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.COMPATIBLE, ConditionType.RESIDENT)
@@ -189,7 +193,7 @@ def digest_of(version: Version, seen: Witnesses) -> str | None:
 
 
 def _blamed(reason: AdapterReason) -> ConditionType:
-    return BLAMES.get(reason, ConditionType.VERIFIED)
+    return BLAMES.get(reason, ConditionType.RESIDENT)
 
 
 def _before(version: Version, kind: ConditionType) -> Verdict | None:
