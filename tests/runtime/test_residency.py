@@ -167,6 +167,22 @@ async def test_a_version_wanted_again_while_it_is_unloaded_is_not_served_from_wh
         assert scene.loader.loaded == ["x", "x"]
 
 
+async def test_a_version_wanted_again_while_another_is_unloaded_stays() -> None:
+    async with reconciling() as scene:
+        scene.want(a_v1="x", b_v1="y")
+        await scene.until(a_v1=RESIDENT, b_v1=RESIDENT)
+        scene.loader.may_unload.clear()
+        scene.want()
+        async with asyncio.timeout(5):
+            while scene.loader.unloaded == []:
+                await asyncio.sleep(0.001)
+        scene.want(b_v1="y")
+        with scene.residency.use(await scene.residency.resolve("b@v1")):
+            scene.loader.may_unload.set()
+            await scene.until(b_v1=RESIDENT)
+        assert scene.loader.unloaded == ["a@v1"]
+
+
 async def test_another_source_under_the_same_id_is_loaded_only_after_the_old_one_is_gone() -> None:
     async with reconciling() as scene:
         scene.want(a_v1="x")

@@ -46,6 +46,11 @@ class Entry:
         return self.reason in _PLACED
 
     @property
+    def drained(self) -> bool:
+        """Whether its weights can go."""
+        return self.reason is AdapterReason.DRAINING and self.in_flight == 0
+
+    @property
     def to_load(self) -> bool:
         """Whether it should be here and is not."""
         return not self.placed and (self.asked or not self.on_demand)

@@ -158,7 +158,6 @@ class Residency:
             while True:
                 self._wake.clear()
                 self._end_loads()
-                self._mark()
                 await self._unload_drained()
                 now = self._clock()
                 self._start_loads(now)
@@ -245,18 +244,15 @@ class Residency:
                 entry.reason = AdapterReason.LOADING if entry.to_load else AdapterReason.STANDBY
 
     async def _unload_drained(self) -> None:
-        drained = [
-            adapter
-            for adapter, entry in self._entries.items()
-            if entry.reason is AdapterReason.DRAINING and entry.in_flight == 0
-        ]
-        for adapter in drained:
+        self._mark()
+        # Looked for one by one: while one is unloaded, another may be wanted again, and used.
+        while (adapter := next((name for name, entry in self._entries.items() if entry.drained), None)) is not None:
             # Forgotten first: wanted again from here on, it is loaded anew and not served from what is being freed.
             del self._entries[adapter]
             await self._loader.unload(adapter)
             _log.info("adapter unloaded", extra={"adapter": adapter})
-        if drained:
-            self._mark()
+        # What was unloaded and is wanted again has an entry again.
+        self._mark()
 
     def _end_loads(self) -> None:
         for adapter, (task, _) in list(self._loads.items()):
