@@ -36,6 +36,13 @@ def test_one_selector_alone_is_refused(word: str) -> None:
         read(word)
 
 
+def test_a_store_that_the_policies_would_cut_off_is_refused() -> None:
+    selectors = ("--gateway-selector=motet/app=gw", "--operator-selector=motet/app=op")
+    with pytest.raises(SystemExit, match="--store-selector"):
+        read(*selectors, "--store-url=http://store:8002")
+    assert read("--store-url=http://store:8002").peers is None
+
+
 @pytest.mark.parametrize("text", ["", "motet", "motet/", "motet/app", "/app=gw", "Motet/app=gw", "motet/app=gw,"])
 def test_what_is_no_selection_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="NAMESPACE/LABEL=VALUE"):

@@ -257,6 +257,12 @@ class ModelDeploymentSpec(KubeModel):
                     ".startup.prefetch.weights",
                 ),
                 cel(
+                    "!has(self.model.source.digest) || self.model.source.uri.matches('^(hf|s3|oci|https?)://')",
+                    "model.source.digest must not be given with file:// and pvc://, whose files nobody checks before "
+                    "the pods read them: drop it",
+                    ".model.source.digest",
+                ),
+                cel(
                     "!has(self.engine) || !has(self.engine.type) || self.engine.type != 'VLLM'"
                     " || (has(self.template) && has(self.template.image))",
                     "template.image is required with engine.type VLLM: name an image of vLLM's OpenAI server",

@@ -38,6 +38,8 @@ def installation_of(options: argparse.Namespace) -> Installation:
     gateway, operator = options.gateway_selector, options.operator_selector
     if bool(gateway) != bool(operator):
         raise SystemExit("motet-operator: give --gateway-selector and --operator-selector both, or neither of them")
+    if gateway and options.store_url and not options.store_selector:
+        raise SystemExit("motet-operator: give --store-selector too: pods could not reach the store of --store-url")
     return Installation(
         runtime=RuntimeImage(options.runtime_image, options.runtime_image_pull_policy),
         store=options.store_url,
