@@ -176,10 +176,10 @@ async def test_a_version_wanted_again_while_another_is_unloaded_stays() -> None:
         async with asyncio.timeout(5):
             while scene.loader.unloaded == []:
                 await asyncio.sleep(0.001)
-        scene.want(b_v1="y")
+        scene.want(b_v1="y", c_v1="z")
         with scene.residency.use(await scene.residency.resolve("b@v1")):
             scene.loader.may_unload.set()
-            await scene.until(b_v1=RESIDENT)
+            await scene.until(b_v1=RESIDENT, c_v1=RESIDENT)
         assert scene.loader.unloaded == ["a@v1"]
 
 
