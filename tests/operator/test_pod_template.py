@@ -63,6 +63,8 @@ def test_a_fetched_base_comes_before_the_engine() -> None:
         f"--artifact=sha256:{HEX}",
         f"--to={folder}",
     ]
+    understood = parse_options(fetch["args"])
+    assert (understood.store, understood.artifact, str(understood.to)) == (WITH_STORE.store, f"sha256:{HEX}", folder)
     assert f"--model=file://{folder}" in runtime["args"]
     assert fetch["image"] == "motet-runtime:1"
     written = {entry["mountPath"]: entry for entry in fetch["volumeMounts"]}["/var/lib/motet/models"]
