@@ -1,6 +1,8 @@
 """The gateway from end to end: copies of requests, which nobody but the counts gets to see."""
 
 import asyncio
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from aiohttp import web
 
 from motet_api.errors import ErrorCode
 from motet_api.names import ADAPTER_VERSION_HEADER, MIRROR_HEADER
+from motet_gateway.mirroring import MAX_COPIES
 from tests.gateway.fake_pod import Behaviour, FakePod, asked, version_headers
 from tests.gateway.front_door import BOTH, FrontDoor, Opening, until
 
@@ -124,7 +127,8 @@ async def test_a_copy_delays_nobody(opening: Opening, tmp_path: Path) -> None:
         assert (await door.complete("churn"))[0] == 200
         await door.until_outcome("v2", in_flight=1)
         assert (await door.complete("churn"))[0] == 200
-        await until_copied(door, "dropped"), "the pod has no place left beside the copy that it holds"
+        # The pod has no place left beside the copy that it holds.
+        await until_copied(door, "dropped")
         pod.go_on.set()
         await door.until_outcome("v2", in_flight=0)
 
@@ -151,3 +155,33 @@ async def test_a_version_that_is_nowhere_is_not_waited_for(opening: Opening, tmp
         assert (await door.complete("churn"))[0] == 200
         await until_copied(door, "dropped")
         await door.until_outcome("v2", requests=0, in_flight=0)
+
+
+async def test_copies_are_bounded_in_number_and_size_and_end_with_the_gateway(opening: Opening, tmp_path: Path) -> None:
+    pod = FakePod("a", BOTH, batch=64)
+    pod.behave = by_version(saying("yes"), pod.hold)
+    async with opening(tmp_path, pod, adapters=[MIRRORED]) as door:
+        large = io.BytesIO(json.dumps({"model": "churn", "prompt": "x" * (1 << 20)}).encode())
+        async with door.client.post(door.url + "/v1/completions", data=large) as answer:
+            assert answer.status == 200
+        await until_copied(door, "dropped", 1)
+        for _ in range(MAX_COPIES + 2):
+            assert (await door.complete("churn"))[0] == 200
+        await door.until_outcome("v2", in_flight=MAX_COPIES)
+        await until_copied(door, "dropped", 3)
+        door.stop.set()
+        await door.served
+
+        async def cancelled() -> bool:
+            return pod.left == MAX_COPIES
+
+        await until(cancelled, what="the copies given up")
+
+
+async def test_a_copy_that_breaks_off_has_failed(opening: Opening, tmp_path: Path) -> None:
+    pod = FakePod("a", BOTH)
+    pod.behave = by_version(saying("yes"), pod.break_off)
+    pod.go_on.set()
+    async with opening(tmp_path, pod, adapters=[MIRRORED]) as door:
+        assert (await door.complete("churn"))[0] == 200
+        await door.until_outcome("v2", requests=1, errors=1, compared=0, in_flight=0)

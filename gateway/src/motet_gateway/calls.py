@@ -39,14 +39,14 @@ class Call:
         body = named(parse_body(self.body), self.path, route.runtime_id or BASE_MODEL_ALIAS)
         return dataclasses.replace(self, route=route, body=render_body(body))
 
-    def unstreamed(self) -> "Call":
-        """The same call for an answer in one piece."""
-        body = parse_body(self.body)
+    def copy_to(self, route: Route) -> "Call":
+        """The same call to another version, for an answer in one piece."""
+        body = named(parse_body(self.body), self.path, route.runtime_id or BASE_MODEL_ALIAS)
         if "stream" in body:
             body["stream"] = False
         body.pop("stream_options", None)
         path = "/generate" if self.path == "/generate_stream" else self.path
-        return dataclasses.replace(self, path=path, body=render_body(body))
+        return dataclasses.replace(self, path=path, route=route, body=render_body(body), again=None)
 
 
 def named(body: dict[str, Any], path: str, name: str) -> dict[str, Any]:

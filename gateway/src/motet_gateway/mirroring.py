@@ -94,7 +94,7 @@ class Mirroring:
             return None
         try:
             check_path(route, call.path)
-            return call.to(route).unstreamed()
+            return call.copy_to(route)
         except GatewayError:
             return None
 
@@ -138,10 +138,10 @@ class Mirroring:
                 elif answer.response.status < 400:
                     visit.answered()
                 return capture
-        except TimeoutError:
-            log.info("a copy to %s took over %g s and was given up", copy.route.runtime_id, COPY_SECONDS)
         except aiohttp.ClientError:
             visit.failed()
+        except TimeoutError:
+            log.info("a copy to %s took over %g s and was given up", copy.route.runtime_id, COPY_SECONDS)
         except GatewayError as error:
             if error.code in FAULTS:
                 visit.failed()
