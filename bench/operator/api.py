@@ -57,11 +57,14 @@ class Api:
             return found
 
     async def watch(self, path: str) -> AsyncIterator[Object]:
-        """Every object of a collection, and again whenever it changes."""
+        """Every object of a collection, and again whenever it changes; until the API server ends it."""
         query = {"watch": "true", "allowWatchBookmarks": "false"}
         async with self._session.get(path, params=query, raise_for_status=True) as answer:
             async for line in answer.content:
-                yield json.loads(line)["object"]
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return
+                yield event["object"]
 
     async def writes(self) -> dict[tuple[str, str], int]:
         """How many writes the API server has answered, by resource and verb, by its own count."""

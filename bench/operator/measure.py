@@ -31,7 +31,7 @@ from bench.operator.objects import (
 from bench.operator.process import Operator
 from localkube_lib.certificates import Certificates
 
-READY_SECONDS = 900
+READY_SECONDS = 420
 QUIET_SECONDS = 20
 EDIT_SECONDS = 60
 BETWEEN_EDITS_SECONDS = 0.5
@@ -135,18 +135,19 @@ async def measure(options: argparse.Namespace) -> Figures:
         await api.create_all(ADAPTERS, make_adapters(size))
         say(f"created {size.adapters} adapters and {size.models} models in {time.monotonic() - started:.1f} s")
         adapters, models = Progress(api, ADAPTERS), Progress(api, MODELS)
-        following = [asyncio.create_task(each.follow()) for each in (adapters, models)]
-        await adapters.until(lambda: len(adapters.traffic) == size.adapters, READY_SECONDS)
-        operator = process.start(options.kubeconfig, options.log, options.profile)
-        try:
-            figures |= await cold_start(operator, size, adapters, models)
-            if options.idle_seconds:
-                figures |= await idle(operator, api, options.idle_seconds)
-            if options.edits:
-                figures |= await edits(api, adapters, size, options.edits)
-            figures["rss_mib"] = operator.peak_mib
-        finally:
-            operator.stop()
+        async with asyncio.TaskGroup() as group:
+            following = [group.create_task(each.follow()) for each in (adapters, models)]
+            await adapters.until(lambda: len(adapters.traffic) == size.adapters, READY_SECONDS)
+            operator = process.start(options.kubeconfig, options.log, options.profile)
+            try:
+                figures |= await cold_start(operator, size, adapters, models)
+                if options.idle_seconds:
+                    figures |= await idle(operator, api, options.idle_seconds)
+                if options.edits:
+                    figures |= await edits(api, adapters, size, options.edits)
+                figures["rss_mib"] = operator.peak_mib
+            finally:
+                operator.stop()
             for task in following:
                 task.cancel()
         return figures

@@ -1,11 +1,14 @@
 """What is put into the cluster, and how far it has come by what its statuses say."""
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import aiohttp
 
 from bench.operator.api import Api, Object
 from localkube_lib.hollow import LABEL
@@ -68,11 +71,12 @@ class Progress:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled; a watch that ends is begun anew, and then tells of every object again."""
         while True:
-            async for raw in self.api.watch(self.path):
-                self._take(raw)
-                self.changed.set()
+            with contextlib.suppress(aiohttp.ClientError):
+                async for raw in self.api.watch(self.path):
+                    self._take(raw)
+                    self.changed.set()
 
     async def until(self, holds: Callable[[], bool], seconds: float) -> float:
         """Wait until something holds; returns when that was seen. Raises: TimeoutError."""
