@@ -69,12 +69,17 @@ Documents = Mapping[str, Sequence[DesiredAdapter]]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, what to say (of LoraAdapters by name), and when to look again: None if only an event changes it."""
+    """What to do, what to say (of LoraAdapters by name), and when to look again: None if only an event changes it.
+
+    `settled` is said where nothing is to be done and nothing waited for: while the snapshot stays so does the decision,
+    whatever time it is.
+    """
 
     actions: tuple[Action, ...] = ()
     model_status: ModelDeploymentStatus | None = None
     adapter_statuses: Mapping[ObjectName, LoraAdapterStatus] | None = None
     look_again: float | None = None
+    settled: bool = False
 
 
 def decide(
@@ -101,8 +106,10 @@ def decide(
     ]
     children = () if taken else tuple(_child_actions(snapshot, model, made, wanted))
     standing = {str(name): stands for name, stands in found[snapshot.key].items()}
+    actions = (*children, *_tellings(snapshot.pods, documents, installation.store))
+    waiting += [*_waits(snapshot.pods, documents, now), *([SOON_SECONDS] if source.pending else [])]
     return Decision(
-        actions=(*children, *_tellings(snapshot.pods, documents, installation.store)),
+        actions=actions,
         model_status=model_status(
             model,
             ModelFacts(
@@ -111,14 +118,8 @@ def decide(
             Stamp(model.meta.generation, now),
         ),
         adapter_statuses=said,
-        look_again=min(
-            [
-                STEADY_SECONDS,
-                *_waits(snapshot.pods, documents, now),
-                *waiting,
-                *([SOON_SECONDS] if source.pending else []),
-            ]
-        ),
+        look_again=min([STEADY_SECONDS, *waiting]),
+        settled=not actions and not waiting,
     )
 
 

@@ -1,15 +1,20 @@
-"""One pass over one key: observe, decide, act, report."""
+"""One pass over one key: observe, decide, act, report.
+
+A pass that finds what the last one found, when nothing was to be done or waited for, ends there: the decision would be
+the same. That is what keeps ten thousand adapters at rest from costing anything but the asking of their pods.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
 from motet_operator.act import Actor
-from motet_operator.decide import Action, decide
+from motet_operator.decide import STEADY_SECONDS, Action, decide
 from motet_operator.installation import Installation
 from motet_operator.keys import ModelKey
 from motet_operator.observe import Observer
 from motet_operator.report import Reporter
+from motet_operator.snapshot import Snapshot
 
 _REFUSED_AGAIN_SECONDS: Final = 30.0
 
@@ -40,11 +45,16 @@ class Reconciler:
         self._installation = installation
         self._now = now
         self._journal = journal
+        self._settled: dict[ModelKey, Snapshot] = {}
+        """What was last seen of keys at rest. Lost at a restart, which costs one decision each."""
 
     async def reconcile(self, key: ModelKey) -> float | None:
         """One pass; returns the seconds after which to look again. Raises: OperatorError, to be tried again."""
         # 1. Observe: a frozen snapshot.
         snapshot = await self._observer.observe(key)
+        if snapshot == self._settled.get(key):
+            return STEADY_SECONDS
+        self._settled.pop(key, None)
         # 2. Decide: a pure function of the snapshot and the time.
         now = self._now()
         decision = decide(snapshot, now, self._installation)
@@ -57,5 +67,7 @@ class Reconciler:
             decision = decide(snapshot, now, self._installation, refused)
             look_again = max(decision.look_again or 0.0, _REFUSED_AGAIN_SECONDS)
         # 4. Report: statuses that say something new, and Events.
-        await self._reporter.report(snapshot, decision, now)
+        written = await self._reporter.report(snapshot, decision, now)
+        if decision.settled and not refused and not written:
+            self._settled[key] = snapshot
         return look_again

@@ -69,8 +69,11 @@ class Reporter:
         self._index = index
         self._wake = wake
 
-    async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> None:
-        """Write the statuses; what fails keeps none of the others back. Raises: UnavailableError, RefusedError."""
+    async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> int:
+        """Write the statuses; what fails keeps none of the others back. Returns how many there were to write.
+
+        Raises: UnavailableError, RefusedError.
+        """
         at_once = asyncio.Semaphore(_WRITES_AT_ONCE)
 
         async def write(kind: Kind, meta: ObjectMeta, old: Status | None, new: Status) -> None:
@@ -82,6 +85,7 @@ class Reporter:
         for result in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+        return len(writes)
 
     async def _write(
         self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime
@@ -128,7 +132,9 @@ def turns(old: Status | None, new: Status) -> Iterator[Turn]:
     """What is worth an Event: conditions that became true, ceased to be, or name another failure.
 
     One failure shows in several conditions of a version; it is told once, by the first of them that says so.
+    An object that becomes ready says so once, for all that has become true with it.
     """
+    ready = _became_ready(old, new)
     before = {(label, entry.type): entry for label, entries in _labelled(old) for entry in entries}
     for label, entries in _labelled(new):
         kept = [entry for entry in entries if _unturned(before.get((label, entry.type)), entry)]
@@ -146,6 +152,8 @@ def turns(old: Status | None, new: Status) -> Iterator[Turn]:
                 # Said once, by the object's own Ready condition, or by the version's Resident.
                 continue
             if not true and entry.reason in failures:
+                continue
+            if true and ready and (label or entry.type != ConditionType.READY):
                 continue
             if true or was_true or entry.reason not in _QUIET:
                 failures.add(entry.reason)
@@ -173,6 +181,11 @@ def _rollout_turns(old: Status | None, new: Status) -> Iterator[Turn]:
 
 def _whereabouts(entry: Condition, rollout: RolloutStatus) -> tuple[str, str, str, int]:
     return entry.status, entry.reason, rollout.key, rollout.step
+
+
+def _became_ready(old: Status | None, new: Status) -> bool:
+    before, after = (find(status.conditions, ConditionType.READY) if status else None for status in (old, new))
+    return bool(after and after.status is ConditionStatus.TRUE and not (before and before.status is after.status))
 
 
 def make_event(kind: Kind, meta: ObjectMeta, turn: Turn, now: datetime, number: int) -> dict[str, Any]:
