@@ -32,7 +32,8 @@ class Index:
         self._entries: dict[Kind, dict[ObjectName, Entry]] = {kind: {} for kind in Kind}
         self._by_model: dict[ModelKey, dict[Kind, dict[ObjectName, Entry]]] = {}
         self._visitors: dict[ModelKey, Counter[ModelKey]] = {}
-        self._labels: dict[str, Mapping[str, str]] = {}
+        self._labels: Mapping[str, Mapping[str, str]] = {}
+        """Never changed but replaced: snapshots have it."""
         self.usage = Usage()
 
     def put(self, kind: Kind, raw: RawObject) -> set[ModelKey]:
@@ -67,7 +68,7 @@ class Index:
         labels = entry.view.labels if isinstance(entry.view, NamespaceLabels) else {}
         if self._labels.get(name[1]) == labels:
             return set()
-        self._labels[name[1]] = labels
+        self._labels = {**self._labels, name[1]: labels}
         return self._selecting()
 
     def _concerned(self, entry: Entry) -> set[ModelKey]:
@@ -140,7 +141,10 @@ class Index:
         """An object is there no more; who waited for its share of the namespace's quota looks again as well."""
         if kind is Kind.NAMESPACE:
             self._entries[kind].pop(name, None)
-            return self._selecting() if self._labels.pop(name[1], None) is not None else set()
+            if name[1] not in self._labels:
+                return set()
+            self._labels = {other: labels for other, labels in self._labels.items() if other != name[1]}
+            return self._selecting()
         touched = self._drop(kind, name)
         if kind is Kind.LORA_ADAPTER:
             others = self._entries[kind]
