@@ -42,7 +42,7 @@ def test_the_certificate_is_signed_by_the_authority_for_the_service(tmp_path) ->
 
 def test_switched_off_nothing_of_it_is_left() -> None:
     manifests = render({"metricsApi": {"enabled": False}})
-    assert set(containers(manifests)) == {"motet-operator", "motet-gateway"}
+    assert set(containers(manifests)) == {"motet-operator", "motet-gateway", "motet-store"}
     assert of_kind(manifests, "APIService") == {}
     assert not any("metrics" in item["metadata"]["name"] for item in manifests)
     assert "metrics" in str(of_kind(render(), "Deployment"))

@@ -88,7 +88,8 @@ def test_each_part_has_an_account_of_its_own() -> None:
         name: item["spec"]["template"]["spec"]["serviceAccountName"]
         for name, item in of_kind(manifests, "Deployment").items()
     }
-    assert accounts == {name: name for name in ("motet-operator", "motet-metrics-api", "motet-gateway")}
+    parts = ("motet-operator", "motet-metrics-api", "motet-gateway", "motet-store")
+    assert accounts == {name: name for name in parts}
     assert set(of_kind(manifests, "ServiceAccount")) == set(accounts)
 
 

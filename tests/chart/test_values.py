@@ -28,6 +28,11 @@ def test_lint() -> None:
         ({"operator": {"logLevel": "verbose"}}, "/operator/logLevel"),
         ({"operator": {"replicas": 0}}, "/operator/replicas"),
         ({"metricsApi": {"enabled": "no"}}, "/metricsApi/enabled"),
+        ({"store": {"persistence": {"size": "fifty"}}}, "/store/persistence/size"),
+        ({"store": {"secrets": "All"}}, "/store/secrets"),
+        ({"store": {"secretNamespaces": ["Team A"]}}, "/store/secretNamespaces/0"),
+        ({"policy": {"default": {"allowed": []}}}, "allowed"),
+        ({"policy": {"default": {"signature": {"publicKeys": ["key"]}}}}, "/policy/default/signature"),
         ({"runtime": {"image": {"digest": "sha256:0"}}}, "digest"),
         ({"imagePullSecrets": [{"name": "pull"}]}, "/imagePullSecrets/0"),
     ],
@@ -64,6 +69,7 @@ def test_images_and_pull_secrets() -> None:
     assert images == {
         "motet-operator": "registry.example/op:1",
         "motet-metrics-api": "registry.example/op:1",
+        "motet-store": "registry.example/op:1",
         "motet-gateway": "registry.example/gw:2",
     }
     operator = containers(manifests)["motet-operator"]
@@ -82,7 +88,7 @@ def test_placement() -> None:
     manifests = render(
         {
             part: {"nodeSelector": {"pool": part}, "tolerations": tolerations}
-            for part in ("operator", "gateway", "metricsApi")
+            for part in ("operator", "gateway", "metricsApi", "store")
         }
     )
     pods = {name: item["spec"]["template"]["spec"] for name, item in of_kind(manifests, "Deployment").items()}
