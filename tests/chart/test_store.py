@@ -39,10 +39,11 @@ def test_the_command_line_is_one_that_the_store_takes() -> None:
 
 def test_the_operator_and_the_runtime_pods_know_where_it_is() -> None:
     manifests = render()
-    installation = installation_of(make_parser().parse_args(containers(manifests)["motet-operator"]["args"]))
+    options = make_parser().parse_args(containers(manifests)["motet-operator"]["args"])
+    installation = installation_of(options)
     service = of_kind(manifests, "Service")["motet-store"]
     assert installation.store == f"http://motet-store.{service['metadata']['namespace']}.svc:{STORE_PORT}"
-    assert installation.store_admin == installation.store.replace(str(STORE_PORT), str(STORE_ADMIN_PORT))
+    assert options.store_admin_url == installation.store.replace(str(STORE_PORT), str(STORE_ADMIN_PORT))
     assert [port["port"] for port in service["spec"]["ports"]] == [STORE_PORT, STORE_ADMIN_PORT]
     pod = of_kind(manifests, "Deployment")["motet-store"]["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= pod.items()
@@ -84,7 +85,9 @@ def test_secrets_are_read_in_listed_namespaces_only() -> None:
     listed = render({"store": {"secretNamespaces": ["team-a", "team-b"]}})
     assert store_role(listed, "ClusterRole") == []
     assert store_role(listed, "Role") == [("motet-system:motet-store", SECRETS, name) for name in ("team-a", "team-b")]
-    bindings = [item for item in listed if item["kind"] == "RoleBinding" and item["metadata"]["name"].endswith("-store")]
+    bindings = [
+        item for item in listed if item["kind"] == "RoleBinding" and item["metadata"]["name"].endswith("-store")
+    ]
     assert [item["metadata"]["namespace"] for item in bindings] == ["team-a", "team-b"]
     assert all(item["subjects"][0]["namespace"] == "motet-system" for item in bindings)
 
@@ -107,7 +110,9 @@ def test_pods_read_and_only_the_operator_orders() -> None:
     labels = {name: item["spec"]["template"]["metadata"]["labels"] for name, item in deployments.items()}
 
     def callers(port: int) -> list[dict[str, Any]]:
-        return [peer for rule in policy["ingress"] for peer in rule["from"] if port in {p["port"] for p in rule["ports"]}]
+        return [
+            peer for rule in policy["ingress"] for peer in rule["from"] if port in {p["port"] for p in rule["ports"]}
+        ]
 
     assert policy["podSelector"]["matchLabels"].items() <= labels["motet-store"].items()
     assert policy["policyTypes"] == ["Ingress"]

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
 from kubernetes.aio import client
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -23,7 +22,6 @@ from motet_operator.store.policy_file import PolicyFile
 from motet_operator.store.policy_networks import PolicyNetworks
 from motet_operator.store.secret_reader import KubernetesSecrets, NoSecrets, SecretReader
 from motet_operator.store.sources.contract import Limits
-from motet_operator.store.sources.networks import Networks
 from motet_operator.store.sources.schemes import Sources, SourceSettings
 
 log = logging.getLogger(__name__)
@@ -52,7 +50,7 @@ async def serve(options: argparse.Namespace) -> None:
     source_settings = SourceSettings(
         scratch=options.data / "scratch",
         limits=limits,
-        networks=cast(Networks, PolicyNetworks(policy)),
+        networks=PolicyNetworks(policy),
         hub_endpoint=options.hub_endpoint,
         plain_http_registries=frozenset(options.plain_http_registry),
         claims=options.claims,
