@@ -130,6 +130,17 @@ def test_network_policies_can_be_switched_off() -> None:
     assert of_kind(render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == {}
 
 
+@pytest.mark.parametrize("name", ["motet-store", "motet-operator"])
+def test_store_and_operator_read_the_same_policy(name: str) -> None:
+    manifests = render()
+    pod = of_kind(manifests, "Deployment")[name]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    options = make_parser().parse_args(pod["containers"][0]["args"])
+    assert str(options.policy) == f"{mounts['policy']}/policy.yaml"
+    sources = {volume["name"]: volume for volume in pod["volumes"]}
+    assert sources["policy"]["configMap"]["name"] in of_kind(manifests, "ConfigMap")
+
+
 def test_the_policy_is_what_the_values_say() -> None:
     text = of_kind(render({"policy": POLICY}), "ConfigMap")["motet-policy"]["data"]["policy.yaml"]
     assert yaml.safe_load(text) == POLICY
