@@ -2,10 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -66,25 +62,6 @@ def all_at_once(runtime: RuntimeProcess, models: list[str], tokens: int = 12) ->
     return found
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A folder's files over HTTP."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_two_slots_serve_six_adapters_and_the_base_at_once(
     material: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
@@ -121,20 +98,15 @@ def test_an_adapter_is_unloaded_while_others_run_and_its_twin_stays(
         runtime.settled()
 
 
-@pytest.mark.parametrize("over_http", [False, True], ids=["files", "http"])
 def test_what_the_disk_gave_up_is_fetched_again_and_only_if_it_is_the_same(
-    material: Path, expected: dict[str, str], tmp_path: Path, over_http: bool
+    material: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     for number in range(COUNT):
         shutil.copytree(material / f"a{number}", source / f"a{number}")
     options = ("--adapter-slots", "2", "--adapter-host-memory", "0", "--adapter-disk", "0")
-    with served(source) as url, runtime_process(material / "tiny", tmp_path, *options) as runtime:
-        if over_http:
-            runtime.want(**{f"a{number}_v1": f"{url}/a{number}" for number in range(COUNT)})
-            eventually(lambda: runtime.ready().status == 200, seconds=60)
-        else:
-            want_all(runtime, source)
+    with runtime_process(material / "tiny", tmp_path, *options) as runtime:
+        want_all(runtime, source)
         assert len(list((tmp_path / "adapter-cache").rglob("*.flat"))) == 1, "the disk keeps what was written last"
         for _ in range(2):
             found = all_at_once(runtime, ["tiny", *NAMES])

@@ -1,8 +1,7 @@
 """From a source's URI to a local folder.
 
-`file:///path` is a path in this pod, `pvc://CLAIM/path` a path below the folder where the claim is mounted, and
-`http(s)://host/path` a folder whose files are fetched into scratch space. What comes from the store is fetched there by
-digest, whatever its URI is.
+`file:///path` is a path in this pod, `pvc://CLAIM/path` a path below the folder where the claim is mounted. Everything
+else comes from the adapter store, by digest: a pod needs no way out of the cluster and no credentials.
 """
 
 import re
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-
 from motet_api.identity import ADAPTER_FILES, NAME_PATTERN, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactManifest
@@ -24,8 +21,6 @@ from motet_runtime.store.client import StoreClient, store_session
 
 MAX_FILE_BYTES: Final = 8 * 2**30
 """A fetched file larger than this is refused; the largest LoRA of a 70B base is well below."""
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=600, sock_connect=5, sock_read=30)
-_CHUNK: Final = 1 << 20
 
 
 def local_path(uri: str, claim_root: Path) -> Path:
@@ -48,7 +43,9 @@ def local_path(uri: str, claim_root: Path) -> Path:
         if not path.is_relative_to(claim.resolve()):
             raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri} leads out of the claim")
         return path
-    raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri}: the scheme must be file, pvc, http or https")
+    raise AdapterError(
+        AdapterReason.SOURCE_NOT_FOUND, f"{uri}: a pod reads file:// and pvc:// only; the adapter store fetches"
+    )
 
 
 @asynccontextmanager
@@ -56,11 +53,10 @@ async def files_of(desired: DesiredAdapter, store: str, claim_root: Path) -> Asy
     """A local folder with the files of a desired adapter, for as long as the context is open.
 
     Raises:
-        AdapterError: as `opened` and `StoreClient` do, or the store or the digest is not given.
+        AdapterError: as `local_path` and `StoreClient` do, or the store or the digest is not given.
     """
     if not desired.from_store:
-        async with opened(desired.uri, claim_root) as folder:
-            yield folder
+        yield local_path(desired.uri, claim_root)
         return
     if not store or desired.digest is None:
         message = f"{desired.id} is to come from the store, and the document gives no {'digest' if store else 'store'}"
@@ -85,44 +81,3 @@ def _check_adapter(manifest: ArtifactManifest, digest: Digest) -> None:
         if file.size > MAX_FILE_BYTES:
             message = f"{file.name} has {file.size} bytes; at most {MAX_FILE_BYTES} are served"
             raise AdapterError(AdapterReason.UNSUPPORTED, message)
-
-
-@asynccontextmanager
-async def opened(uri: str, claim_root: Path) -> AsyncIterator[Path]:
-    """A local folder with the adapter's files, for as long as the context is open.
-
-    Raises:
-        AdapterError: the source is not mounted, not found, or could not be fetched.
-    """
-    if urlsplit(uri).scheme not in {"http", "https"}:
-        yield local_path(uri, claim_root)
-        return
-    with tempfile.TemporaryDirectory(prefix="motet-adapter-") as folder:
-        await _fetch(uri, Path(folder))
-        yield Path(folder)
-
-
-async def _fetch(uri: str, folder: Path) -> None:
-    try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            for name in ADAPTER_FILES:
-                await _fetch_file(session, f"{uri.rstrip('/')}/{name}", folder / name)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        text = str(error) or type(error).__name__
-        raise AdapterError(AdapterReason.FETCH_FAILED, f"{uri} could not be fetched: {text}") from error
-
-
-async def _fetch_file(session: aiohttp.ClientSession, url: str, target: Path) -> None:
-    # A redirect could lead to an address that the user did not name, inside the cluster for instance.
-    async with session.get(url, allow_redirects=False) as answer:
-        if answer.status == 404:
-            raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{url} does not exist (404)")
-        if answer.status != 200:
-            raise AdapterError(AdapterReason.FETCH_FAILED, f"{url} answered {answer.status} {answer.reason}")
-        received = 0
-        with target.open("wb") as out:
-            async for chunk in answer.content.iter_chunked(_CHUNK):
-                received += len(chunk)
-                if received > MAX_FILE_BYTES:
-                    raise AdapterError(AdapterReason.FETCH_FAILED, f"{url} is larger than {MAX_FILE_BYTES} bytes")
-                out.write(chunk)
