@@ -1,6 +1,7 @@
 """A store in this process, over a fake source, with its two ports on loopback."""
 
 import asyncio
+import io
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -62,7 +63,7 @@ class Running:
         self.admin_url = admin_url
 
     async def ask(self, *requests: ArtifactRequest) -> ArtifactsAnswer:
-        body = ArtifactsQuery(artifacts=list(requests)).model_dump_json(by_alias=True)
+        body = io.BytesIO(ArtifactsQuery(artifacts=list(requests)).model_dump_json(by_alias=True).encode())
         async with self.session.post(self.admin_url + ARTIFACTS_PATH, data=body) as answer:
             assert answer.status == 200, await answer.text()
             return ArtifactsAnswer.model_validate_json(await answer.read())

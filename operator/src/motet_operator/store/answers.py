@@ -78,8 +78,9 @@ class Answers:
         refusal = self._unsigned(request, resolution, artifact)
         if refusal is not None:
             # A signature may be laid beside the files at any time.
-            if self._now() - resolution.at > backoff.SIGNATURE_SECONDS:
+            if self._now() - resolution.at > backoff.SIGNATURE_SECONDS and wanted not in self._catalogue.failures:
                 self._pulls.begin(wanted, request.namespace)
+            self._pulls.asked(wanted, request.namespace)
             return _failed(refusal.reason, refusal.message, artifact.digest)
         compatible, mismatch, slot_bytes = self._compatibility(request, artifact)
         # Not validated again: there are thousands in one answer.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from motet_api.reasons import AdapterReason
 from motet_operator.store.blobs import Blobs, Partial
@@ -48,6 +49,8 @@ class Downloads:
         self._blobs = blobs
         self._limits = limits
         self._received = received
+        # Two jobs may be after the same file (with and without its digest); a partial file has one writer.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def fetch(
         self, origin: Origin, file: RemoteFile, namespace: str, budget: int, progress: Callable[[int], None]
@@ -61,7 +64,13 @@ class Downloads:
         limit = min(self._limits.max_file_bytes, budget, byte_limit(file.name) or self._limits.max_file_bytes)
         if (file.size or 0) > limit:
             raise too_large(file.name, limit)
-        partial = self._blobs.partial(partial_key(origin, file, namespace))
+        key = partial_key(origin, file, namespace)
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            return await self._fetch(self._blobs.partial(key), origin, file, limit, progress)
+
+    async def _fetch(
+        self, partial: Partial, origin: Origin, file: RemoteFile, limit: int, progress: Callable[[int], None]
+    ) -> FetchedFile:
         try:
             await asyncio.to_thread(partial.reread)
             if partial.size > (limit if file.size is None else file.size):
