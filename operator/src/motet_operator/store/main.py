@@ -36,10 +36,15 @@ async def serve(options: argparse.Namespace) -> None:
     policy.open()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    limits = Limits(max_file_bytes=options.max_file_size, max_total_bytes=options.max_artifact_size)
+    # A tenth is left to the records. What is larger than the rest could never be kept.
+    disk_bytes = options.disk * 9 // 10
+    limits = Limits(
+        max_file_bytes=min(options.max_file_size, disk_bytes),
+        max_total_bytes=min(options.max_artifact_size, disk_bytes),
+    )
     settings = StoreSettings(
         folder=options.data,
-        disk_bytes=options.disk * 9 // 10,
+        disk_bytes=disk_bytes,
         limits=limits,
         jobs=options.jobs,
         jobs_per_host=options.jobs_per_host,
