@@ -138,6 +138,7 @@ class FakePod:
             message=str(reason) if reason.failed else "",
             uri=told.uri,
             desired_digest=told.digest,
+            residency=told.residency,
             digest=(told.digest or digest_of(told.uri)) if known else None,
             rank=8 if known else None,
             size_bytes=self.sizes.get(told.id, 10) if known else None,

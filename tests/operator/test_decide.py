@@ -186,8 +186,16 @@ def test_a_pod_is_told_the_whole_set() -> None:
     ]
 
 
+def recorded(snapshot: Snapshot, *more: tuple[str, AdapterReason]) -> Snapshot:
+    """The snapshot once the digest is in status, and the pods were told of it."""
+    status = (decided(snapshot).adapter_statuses or {})[NAMESPACE, "voice"]
+    pods = (state(holds("voice@v1", *more, desired_digest=DIGEST)),)
+    return replace(snapshot, adapters=(replace(VOICE, status=status),), pods=pods)
+
+
 LOOKS = {
-    "steady": (STEADY, STEADY_SECONDS),
+    "steady": (recorded(STEADY), STEADY_SECONDS),
+    "a digest was found: pods are told of it at once": (STEADY, 0.0),
     "no pod": (replace(STEADY, pods=()), STEADY_SECONDS),
     "a pod that does not run: an event will tell": (
         replace(STEADY, pods=(state(None, running=False, ready=False),)),
@@ -203,7 +211,7 @@ LOOKS = {
     "a young pod is silent": (replace(STEADY, pods=(state(None, age_seconds=5),)), SOON_SECONDS),
     "an old pod is silent": (replace(STEADY, pods=(state(None, age_seconds=600),)), LATER_SECONDS),
     "unloading": (
-        replace(STEADY, pods=(state(holds("voice@v1", ("old@v1", AdapterReason.DRAINING))),)),
+        recorded(STEADY, ("old@v1", AdapterReason.DRAINING)),
         SOON_SECONDS,
     ),
 }
@@ -347,11 +355,11 @@ def test_what_the_api_server_refuses_is_said() -> None:
 
 
 def test_a_steady_decision_repeats_itself() -> None:
-    first = decided(STEADY)
+    first = decided(recorded(STEADY))
     assert STEADY.model is not None
     assert first.adapter_statuses is not None
     again = replace(
-        STEADY,
+        recorded(STEADY),
         model=replace(STEADY.model, status=first.model_status),
         adapters=(replace(VOICE, status=first.adapter_statuses[NAMESPACE, "voice"]),),
     )

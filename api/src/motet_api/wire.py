@@ -40,8 +40,8 @@ class DesiredAdapters(KubeModel):
 class AdapterReport(KubeModel):
     """What a pod says of one version.
 
-    `uri` and `desired_digest` are what the pod was told; `digest`, `rank`, `size_bytes` and `target_modules` are what
-    it found, once verified.
+    `uri`, `desired_digest` and `residency` are what the pod was told; `digest`, `rank`, `size_bytes` and
+    `target_modules` are what it found, once verified.
     """
 
     id: AdapterId
@@ -49,6 +49,7 @@ class AdapterReport(KubeModel):
     message: str = ""
     uri: str = ""
     desired_digest: Digest | None = None
+    residency: Residency | None = None
     digest: Digest | None = None
     rank: int | None = None
     size_bytes: int | None = None

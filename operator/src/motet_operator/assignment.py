@@ -72,7 +72,7 @@ def assign(site: Site, tenants: Tenants) -> Assignment:
 def told(adapter: Adapter, status: LoraAdapterStatus | None) -> tuple[tuple[str, str | None, bool], ...]:
     """What pods may be told of an adapter by such a status, whatever room there is: to see whether it has changed."""
     return tuple(
-        (version.name, _pinned(version), not version.source.remote or _unverified(version) is None)
+        (version.name, version.digest, not version.source.remote or _unverified(version) is None)
         for version in versions_of(replace(adapter, status=status))
     )
 
@@ -83,16 +83,11 @@ def _desired(adapter: Adapter, version: Version) -> DesiredAdapter:
         {
             "id": id_of(adapter, version),
             "uri": version.source.uri,
-            "digest": _pinned(version),
+            "digest": version.digest,
             "residency": adapter.spec.residency if adapter.spec else None,
             "from_store": remote,
         }
     )
-
-
-def _pinned(version: Version) -> str | None:
-    """The digest that pods are told."""
-    return version.digest if version.source.remote else version.source.digest
 
 
 def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
@@ -157,7 +152,7 @@ def _explained(entry: Wanted, missing: Mapping[str, int]) -> str:
     more = f" and on {len(missing) - 3} more pods" if len(missing) > 3 else ""
     return (
         f"it needs {bytes_text(size or 0)} ({entry.desired.residency}) beside what the pods must hold: {where}{more}; "
-        "raise spec.adapters.hostMemory of the ModelDeployment, or remove versions"
+        "raise spec.adapters.hostMemory or disk of the ModelDeployment, or remove versions"
     )
 
 

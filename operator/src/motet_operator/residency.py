@@ -122,6 +122,9 @@ def _verdict(
     if worst is not None:
         where = named([state for state, entry in entries if entry is not None and entry.reason is worst.reason])
         return no(worst.reason, f"{worst.message or worst.reason} (on {where})")
+    if len({entry.digest for entry in fine} - {None}) > 1:
+        # Before a digest is recorded pods may have read different bytes; told of the digest, all but one will say so.
+        return no(AdapterReason.LOADING, "pods have read different bytes; those of one of them will hold")
     silent = [state for state, _ in entries if state.report is None]
     if silent:
         return unknown(Reason.POD_UNREACHABLE, f"{named(silent)} does not answer: {silent[0].silence}")
@@ -141,13 +144,13 @@ def _held(state: PodState) -> Held:
 
 
 def entry_of(wanted: DesiredAdapter, held: Held) -> AdapterReport | None:
-    """What a pod says of the version; nothing if what it was told under that id is something else."""
+    """What a pod says of the version; nothing if what it has under that id, or was told to have, is something else."""
     found = held.get(wanted.id)
-    if found is None or (found.uri, found.desired_digest) != (wanted.uri, wanted.digest):
+    if found is None or found.uri != wanted.uri:
         return None
-    # A pod that does not mean to load it until it is asked has not been told that it must.
-    lazy = found.reason is AdapterReason.STANDBY and wanted.residency is not Residency.ON_DEMAND
-    return None if lazy else found
+    # A digest that has only just been found is told to pods afterwards: the bytes are the right ones before.
+    right = wanted.digest is not None and found.digest == wanted.digest
+    return found if right or found.desired_digest == wanted.digest else None
 
 
 def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool:
@@ -155,7 +158,12 @@ def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool
     if state.report is None or not state.report.desired_known:
         return False
     held = _held(state)
-    return len(held) == len(document) and all(entry_of(wanted, held) is not None for wanted in document)
+    return len(held) == len(document) and all(_as_told(wanted, entry_of(wanted, held)) for wanted in document)
+
+
+def _as_told(wanted: DesiredAdapter, found: AdapterReport | None) -> bool:
+    """Whether a pod knows all that it should of a version; one of an earlier release does not say how firmly."""
+    return found is not None and found.desired_digest == wanted.digest and found.residency in (None, wanted.residency)
 
 
 def holds_back(reason: AdapterReason) -> bool:

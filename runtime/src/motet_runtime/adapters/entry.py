@@ -101,6 +101,7 @@ class Entry:
             message=self.message,
             uri=self.desired.uri,
             desired_digest=self.desired.digest,
+            residency=self.desired.residency,
             digest=artifact and artifact.digest,
             rank=artifact and artifact.rank,
             size_bytes=artifact and artifact.size_bytes,
