@@ -41,6 +41,8 @@ def used(world: World, tags: dict[str, str]) -> list[Call]:
     world.apply(
         adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1"), "v2": source("nowhere")}, {"v1": 1})
     )
+    world.apply(adapter(world.namespace, "voice", "tiny", {"v1": source("voice-1")}))
+    eventually(lambda: len(world.read("lora", "voice")["status"]["versions"]), (1).__eq__, 30, "v2 has gone")
     removed = [{"op": "remove", "path": f"/spec/{field}"} for field in ("autoscaling", "startup")]
     world.kubectl("patch", "mdep", "tiny", "--type=json", "-p", json.dumps(removed))
     eventually(lambda: world.kubectl("get", "hpa,daemonset", "-o", "name"), "".__eq__, 30, "neither of them any more")

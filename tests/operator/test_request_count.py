@@ -8,7 +8,18 @@ from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport
 from motet_operator import reconciler
 from motet_operator.keys import Kind
-from tests.operator.factories import MODEL, NAMESPACE, adapter, holds, model, raw_adapter, raw_model, settled, state
+from tests.operator.factories import (
+    DIGEST,
+    MODEL,
+    NAMESPACE,
+    adapter,
+    holds,
+    model,
+    raw_adapter,
+    raw_model,
+    settled,
+    state,
+)
 from tests.operator.factories import decided as decide
 from tests.operator.test_reconciler import IP, World, ready_pod, rolled_out
 
@@ -72,7 +83,7 @@ async def test_a_steady_pass_asks_each_pod_once_and_the_api_server_nothing(decis
     decisions.clear()
     for _ in range(3):
         assert await world.run() == []
-    assert (world.reads, world.asked, world.runtime.puts, len(decisions)) == ([], 3, 1, 0)
+    assert (world.reads, world.asked, world.runtime.puts, len(decisions)) == ([], 3, 2, 0)
 
 
 async def test_requests_that_come_and_go_are_no_change(decisions: list[str]) -> None:
@@ -97,7 +108,7 @@ async def test_statuses_and_events_are_a_few_for_each_adapter(adapters: int) -> 
     assert adapters <= len(written) <= 3 * adapters
     told = [event for event in world.cluster.events if event["regarding"]["kind"] == Kind.LORA_ADAPTER]
     assert [event["note"].partition(":")[0] for event in told] == ["Ready is True"] * adapters
-    assert world.runtime.puts == 1
+    assert world.runtime.puts == 2, "once before the digests are known, and once with them"
 
 
 async def test_a_change_of_one_adapter_writes_of_that_one_only() -> None:
@@ -124,7 +135,7 @@ async def test_whatever_changes_is_decided_about(what: str, decisions: list[str]
             world.index.remove(Kind.SERVICE, world.cluster.objects.pop((Kind.SERVICE, NAMESPACE, MODEL)))
         case "memory":
             world.restart()
-    assert await world.run() or world.runtime.puts > 1
+    assert await world.run() or world.runtime.puts > 2
     assert decisions
 
 
@@ -134,13 +145,13 @@ async def test_a_pod_that_loses_what_it_held_is_told_again_after_any_time_at_res
         await world.run()
     world.runtime.told[IP] = None
     await world.run()
-    assert world.runtime.puts == 2
+    assert world.runtime.puts == 3
 
 
 def test_a_decision_that_waits_for_something_is_not_settled() -> None:
-    voice = adapter("voice", status=None)
-    loading = holds(("voice@v1", AdapterReason.LOADING))
-    assert decide(settled(model(), (voice,), (state(holds("voice@v1")),))).settled
+    voice = adapter("voice", status=None, digest=DIGEST)
+    loading = holds(("voice@v1", AdapterReason.LOADING), desired_digest=DIGEST)
+    assert decide(settled(model(), (voice,), (state(holds("voice@v1", desired_digest=DIGEST)),))).settled
     assert not decide(settled(model(), (voice,), (state(loading),))).settled
     assert not decide(settled(model(), (voice,), (state(holds()),))).settled
     assert not decide(settled(model(), (voice,), (state(None),))).settled

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from motet_api.identity import AdapterId
+from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.reasons import AdapterReason, Reason
 from motet_operator.adapter_status import Said, Surroundings, adapter_status, missing_model, orphan_status
 from motet_operator.assignment import told
@@ -25,6 +26,7 @@ Found = Mapping[ModelKey, Mapping[AdapterId, Standing]]
 
 _AT_ONCE: Final = 0.0
 _SOON: Final = 0.5
+_RETIRING: Final = 1.0
 _LATER: Final = 5.0
 
 
@@ -43,8 +45,14 @@ def span_of(adapter: Adapter, now: datetime) -> float | None:
     since = judged_since(adapter.spec.rollout, adapter.status.rollout)
     if since is not None:
         return max((now - since).total_seconds(), 1.0)
-    in_spec = {version.name for version in adapter.spec.versions}
-    return 1.0 if any(version.name not in in_spec for version in adapter.status.versions) else None
+    return 1.0 if _retiring(adapter, adapter.status) else None
+
+
+def _retiring(adapter: Adapter, status: LoraAdapterStatus) -> bool:
+    """Whether a version is still there that spec does not name and no split leads to."""
+    used = {version.name for version in adapter.spec.versions} if adapter.spec else set()
+    used |= {target.version for target in status.traffic if target.weight > 0}
+    return any(version.name not in used for version in status.versions)
 
 
 def statuses(snapshot: Snapshot, found: Found, now: datetime) -> dict[ObjectName, Said]:
@@ -69,9 +77,8 @@ def waits(adapter: Adapter, said: Said, key: ModelKey) -> Iterator[float]:
     if told(adapter, adapter.status) != told(adapter, status):
         # What pods are told follows from what is recorded, and that has just changed.
         yield _AT_ONCE
-    in_spec = {version.name for version in adapter.spec.versions} if adapter.spec else set()
-    if any(version.name not in in_spec for version in status.versions):
-        yield _SOON
+    if _retiring(adapter, status):
+        yield _RETIRING
     elsewhere = {version.name for version in versions_of(adapter) if version.model != key}
     for entry in status.versions:
         for condition in entry.conditions:
