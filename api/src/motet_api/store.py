@@ -5,6 +5,8 @@ PUT  /motet/v1/bases/{digest}       BaseDescription: what adapters are checked a
 PUT  /motet/v1/references           References: what must not be deleted; nothing is before this has arrived once
 GET  /motet/v1/artifacts/{digest}   ArtifactManifest
 GET  /motet/v1/blobs/{sha256}       the bytes; range requests are served
+
+The first three on `names.STORE_ADMIN_PORT`, for the operator; the reads on `names.STORE_PORT`, for pods.
 """
 
 from enum import StrEnum

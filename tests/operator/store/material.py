@@ -116,6 +116,7 @@ class Folder:
     """One remote folder: `files` by name, and how it misbehaves.
 
     `break_after`: bytes of each read after which the connection is lost. `gate` holds up every listing.
+    `claims`: sizes that it says some files have, whatever they have.
     """
 
     files: dict[str, bytes]
@@ -124,6 +125,8 @@ class Folder:
     error: SourceError | None = None
     break_after: int | None = None
     says_size: bool = True
+    resumes: bool = True
+    claims: Mapping[str, int] = field(default_factory=dict)
     gate: asyncio.Event | None = None
     reads: list[tuple[str, int]] = field(default_factory=list)
     lists: int = 0
@@ -160,7 +163,7 @@ class _FakeSource:
         if folder.error is not None:
             raise folder.error
         files = tuple(
-            RemoteFile(name, len(data) if folder.says_size else None, sha256(data).hexdigest())
+            RemoteFile(name, folder.claims.get(name, len(data)) if folder.says_size else None, sha256(data).hexdigest())
             for name, data in sorted(folder.files.items())
         )
         revision = sha256("".join(f"{file.name}{file.identity}" for file in files).encode()).hexdigest()
@@ -172,7 +175,7 @@ class _FakeSource:
         folder = self._folder(ref, credentials)
         folder.reads.append((file.name, offset))
         data = folder.files[file.name]
-        if sha256(data).hexdigest() != file.identity:
+        if sha256(data).hexdigest() != file.identity or (offset and not folder.resumes):
             raise SourceChangedError(f"{file.name} has changed since it was listed")
         end = len(data) if folder.break_after is None else min(len(data), offset + folder.break_after)
         for start in range(offset, end, 1 << 16):

@@ -8,6 +8,9 @@ import pytest
 from motet_api.identity import ADAPTER_WEIGHTS_FILE
 from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactState
+from motet_operator.store import blobs as blobs_module
+from motet_operator.store.blobs import Blobs
+from motet_operator.store.disk import Disk
 from motet_operator.store.sources.contract import Limits, SourceError
 from tests.operator.store.material import FakeSources, Folder, adapter, digest_of, safetensors_bytes, tensors_of
 from tests.operator.store.running import Clock, request, running
@@ -47,6 +50,37 @@ async def test_a_restart_goes_on_from_the_partial_file(tmp_path: Path) -> None:
         await store.settled(request(), lambda report: report.state is ArtifactState.VERIFIED)
         assert store.store.blobs.path(sha256(whole).hexdigest()).read_bytes() == whole
     assert (ADAPTER_WEIGHTS_FILE, kept) in folder.reads
+
+
+async def test_after_the_node_went_down_a_partial_file_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for boot, kept in (("one", 1), ("one", 1), ("two", 0)):
+        (tmp_path / "boot_id").write_text(boot)
+        monkeypatch.setattr(blobs_module, "_BOOT_ID", tmp_path / "boot_id")
+        blobs = Blobs(tmp_path / "data", Disk(1 << 20))
+        blobs.open()
+        if not (tmp_path / "data" / "partial" / "key").exists() and boot == "one":
+            (tmp_path / "data" / "partial" / "key").write_bytes(b"half")
+        assert len(list((tmp_path / "data" / "partial").iterdir())) == kept
+
+
+async def test_a_server_that_breaks_off_and_cannot_resume_is_given_up(tmp_path: Path) -> None:
+    folder = Folder(LARGE, break_after=1 << 20, resumes=False)
+    async with running(tmp_path, FakeSources(good=folder)) as store:
+        report = await store.settled(request())
+        assert report.failure is not None
+        assert report.failure.reason is AdapterReason.FETCH_FAILED
+        assert len(folder.reads) < 20
+
+
+async def test_a_server_that_drips_a_little_with_each_connection_is_given_up(tmp_path: Path) -> None:
+    folder = Folder(LARGE, break_after=1000)
+    async with running(tmp_path, FakeSources(good=folder)) as store:
+        report = await store.settled(request())
+        assert report.failure is not None
+        assert report.failure.reason is AdapterReason.FETCH_FAILED
+        assert len(folder.reads) < 20
 
 
 async def test_a_file_of_unknown_size(tmp_path: Path) -> None:

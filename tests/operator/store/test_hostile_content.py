@@ -140,24 +140,46 @@ HOSTILE_CONTENT: dict[str, tuple[Callable[[], dict[str, bytes]], AdapterReason]]
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE_CONTENT)
-async def test_it_is_refused_and_the_good_one_is_served(name: str, tmp_path: Path) -> None:
-    make, reason = HOSTILE_CONTENT[name]
-    files = make()
-    async with running(tmp_path, FakeSources(bad=Folder(files), good=Folder(GOOD)), disk_bytes=64 << 20) as store:
+async def test_each_is_refused_with_its_reason_and_the_good_one_beside_them_is_served(tmp_path: Path) -> None:
+    folders = {f"bad{number}": Folder(make()) for number, (make, _) in enumerate(HOSTILE_CONTENT.values())}
+    sent = sum(len(data) for folder in folders.values() for data in folder.files.values())
+    async with running(tmp_path, FakeSources(good=Folder(GOOD), **folders), disk_bytes=256 << 20) as store:
         tracemalloc.start()
         began = time.process_time()
-        report = await store.settled(request("bad"))
+        await store.ask(*(request(uri, namespace=uri) for uri in folders))
+        assert (await store.settled(request("good"))).state is ArtifactState.VERIFIED
+        reports = [await store.settled(request(uri, namespace=uri)) for uri in folders]
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+        failures = dict(zip(HOSTILE_CONTENT, (report.failure for report in reports), strict=True))
+        reasons = {name: failure and failure.reason for name, failure in failures.items()}
+        assert reasons == {name: reason for name, (_, reason) in HOSTILE_CONTENT.items()}
+        assert all(failure and len(failure.message) < 3000 for failure in failures.values())
+        assert peak < 64 << 20
+        assert time.process_time() - began < 30
+        assert store.store.blobs.disk.used <= sent + sum(map(len, GOOD.values()))
+        assert list((tmp_path / "partial").iterdir()) == []
+        assert set(store.store.catalogue.artifacts) == {digest_of(GOOD)}
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "reason"),
+    [
+        (ADAPTER_CONFIG_FILE, 1 << 30, AdapterReason.INVALID_CONFIG),
+        (ADAPTER_WEIGHTS_FILE, 1 << 50, AdapterReason.TOO_LARGE),
+        (ADAPTER_WEIGHTS_FILE, 1 << 29, AdapterReason.STORE_FULL),
+        (ADAPTER_WEIGHTS_FILE, 1 << 20, AdapterReason.FETCH_FAILED),
+        (ADAPTER_WEIGHTS_FILE, 100, AdapterReason.FETCH_FAILED),
+    ],
+)
+async def test_a_size_that_is_only_claimed(tmp_path: Path, file: str, size: int, reason: AdapterReason) -> None:
+    folder = Folder(GOOD, claims={file: size})
+    async with running(tmp_path, FakeSources(bad=folder, good=Folder(GOOD)), disk_bytes=16 << 20) as store:
+        report = await store.settled(request("bad"))
         assert report.failure is not None
         assert report.failure.reason is reason, report.failure
-        assert len(report.failure.message) < 3000
-        assert peak < 16 << 20
-        assert time.process_time() - began < 10
+        assert store.store.blobs.disk.used < 1 << 20
         assert (await store.settled(request("good"))).state is ArtifactState.VERIFIED
-        assert store.store.blobs.disk.used <= sum(map(len, files.values())) + sum(map(len, GOOD.values()))
-        assert list((tmp_path / "partial").iterdir()) == []
 
 
 async def test_shapes_of_another_base_are_a_mismatch(tmp_path: Path) -> None:

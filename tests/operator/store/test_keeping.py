@@ -33,7 +33,7 @@ async def test_nothing_is_deleted_before_the_references_have_come_and_then_what_
         assert store.store.catalogue.collect().artifacts == ()
         await store.put_references(digest_of(GOOD))
         assert store.store.catalogue.collect().artifacts == (digest_of(OTHER),)
-        assert set(store.store.blobs.sizes()) == {sha256(data).hexdigest() for data in GOOD.values()}
+        assert set(store.store.blobs.stats()) == {sha256(data).hexdigest() for data in GOOD.values()}
         assert (await store.get(f"{BLOBS_PATH}/{sha256(OTHER[ADAPTER_WEIGHTS_FILE]).hexdigest()}"))[0] == 404
         # What was deleted is fetched anew when somebody wants it.
         assert (await store.settled(request("other"))).state is ArtifactState.VERIFIED
@@ -53,9 +53,9 @@ async def test_a_blob_that_is_read_stays(tmp_path: Path) -> None:
         clock.now += 100
         with store.store.blobs.using(weights):
             store.store.catalogue.collect()
-            assert set(store.store.blobs.sizes()) == {weights}
+            assert set(store.store.blobs.stats()) == {weights}
         store.store.catalogue.collect()
-        assert store.store.blobs.sizes() == {}
+        assert store.store.blobs.stats() == {}
         assert store.store.blobs.disk.used == 0
 
 

@@ -196,7 +196,7 @@ async def test_credentials_of_one_namespace_open_nothing_to_another(tmp_path: Pa
             assert report.failure.reason is reason, other
         secrets.secrets["team-d", "own"] = {"token": b"s3cret"}
         assert (await store.settled(request(namespace="team-d", secret_name="own"))).state is ArtifactState.VERIFIED
-        assert len(store.store.blobs.sizes()) == 2
+        assert len(store.store.blobs.stats()) == 2
     records = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
     assert b"s3cret" not in records
 

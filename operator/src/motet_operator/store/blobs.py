@@ -8,12 +8,22 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from motet_operator.store.disk import Disk
 
 _CHUNK: Final = 1 << 20
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStat:
+    """A blob's bytes, and when it came (Unix seconds)."""
+
+    size: int
+    came_at: float
 
 
 class Blobs:
@@ -24,32 +34,36 @@ class Blobs:
         self._partial = folder / "partial"
         self.disk = disk
         self._uses: Counter[str] = Counter()
-        self._sizes: dict[str, int] = {}
+        self._stats: dict[str, BlobStat] = {}
 
     def open(self) -> None:
         """Find what is there. Raises: OSError."""
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._partial.mkdir(parents=True, exist_ok=True)
+        self._drop_unsettled()
         for path in self._blobs.glob("??/*"):
-            self._sizes[path.name] = path.stat().st_size
-            self.disk.found(path.name, self._sizes[path.name])
+            self._found(path)
         for path in self._partial.iterdir():
             self.disk.found(f"partial/{path.name}", path.stat().st_size)
 
-    def __contains__(self, sha256: str) -> bool:
-        return sha256 in self._sizes
+    def _drop_unsettled(self) -> None:
+        """What was being written when the node went down may have holes: partial files are of one boot only."""
+        boot, noted = _BOOT_ID.read_text(), self._partial.parent / "boot"
+        if not noted.is_file() or noted.read_text() != boot:
+            for path in self._partial.iterdir():
+                path.unlink()
+            noted.write_text(boot)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every blob."""
-        return dict(self._sizes)
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._stats
+
+    def stats(self) -> dict[str, BlobStat]:
+        """Every blob."""
+        return dict(self._stats)
 
     def path(self, sha256: str) -> Path:
         """Where a blob is, or would be."""
         return self._blobs / sha256[:2] / sha256
-
-    def age(self, sha256: str, now: float) -> float:
-        """Seconds since a blob came."""
-        return now - self.path(sha256).stat().st_mtime
 
     @contextmanager
     def using(self, sha256: str) -> Iterator[None]:
@@ -70,7 +84,7 @@ class Blobs:
         """Delete a blob that nobody needs."""
         assert sha256 not in self._uses
         self.path(sha256).unlink(missing_ok=True)
-        self._sizes.pop(sha256, None)
+        self._stats.pop(sha256, None)
         self.disk.release(sha256)
 
     def partial(self, key: str) -> "Partial":
@@ -84,18 +98,21 @@ class Blobs:
                 path.unlink(missing_ok=True)
                 self.disk.release(f"partial/{path.name}")
 
-    def adopt(self, partial: "Partial", sha256: str, size: int) -> None:
+    def adopt(self, partial: "Partial", sha256: str) -> None:
         """A partial file is whole: it becomes a blob, unless that is there."""
-        if sha256 in self._sizes:
+        if sha256 in self._stats:
             partial.path.unlink(missing_ok=True)
         else:
             target = self.path(sha256)
             target.parent.mkdir(exist_ok=True)
             partial.path.replace(target)
-            self._sizes[sha256] = size
-            self.disk.release(partial.name)
-            self.disk.found(sha256, size)
+            self._found(target)
         self.disk.release(partial.name)
+
+    def _found(self, path: Path) -> None:
+        stat = path.stat()
+        self._stats[path.name] = BlobStat(stat.st_size, stat.st_mtime)
+        self.disk.found(path.name, stat.st_size)
 
 
 class Partial:
@@ -145,7 +162,7 @@ class Partial:
 
     def finish(self) -> str:
         """Turn it into a blob, after `settle`; returns its sha256. Raises: OSError."""
-        self._blobs.adopt(self, self.sha256, self.size)
+        self._blobs.adopt(self, self.sha256)
         return self.sha256
 
     def leave(self) -> None:

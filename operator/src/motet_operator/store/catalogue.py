@@ -120,10 +120,7 @@ class Catalogue:
     def collect(self, missing: int = 0) -> Plan:
         """Delete what may be deleted: what nobody has used for long, or as much as is missing."""
         now, in_use = self._now(), self._blobs.in_use()
-        blobs = {
-            name: Blob(size, now - self._blobs.age(name, now), name in in_use)
-            for name, size in self._blobs.sizes().items()
-        }
+        blobs = {name: Blob(stat.size, stat.came_at, name in in_use) for name, stat in self._blobs.stats().items()}
         held = [
             Held(artifact.digest, frozenset(file.sha256 for file in artifact.files), self._used[artifact.digest])
             for artifact in self.artifacts.values()

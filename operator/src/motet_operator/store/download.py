@@ -29,7 +29,9 @@ _WRITE: Final = 1 << 20
 _GROW: Final = 16 << 20
 """Room that is taken at a time for a file whose size nobody says."""
 _BREAKS: Final = 5
-"""A transfer may break off this often in a row without a byte more; what is there is kept for the next attempt."""
+"""A transfer may break off, or have to start anew, this often in a row; what is there is kept for the next attempt."""
+_PROGRESS: Final = 256 << 10
+"""Bytes for which a break is forgiven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class Downloads:
     async def _fill(
         self, partial: Partial, origin: Origin, file: RemoteFile, limit: int, progress: Callable[[int], None]
     ) -> None:
-        """Until the file is whole. Each break that came after a byte more is forgiven."""
-        breaks = 0
+        """Until the file is whole. A break that came after enough more bytes is forgiven, a new start is not."""
+        breaks, starts = 0, 0
         while file.size is None or partial.size < file.size or not partial.size:
             before = partial.size
             try:
@@ -98,10 +100,11 @@ class Downloads:
             except SourceChangedError:
                 # What is there cannot be continued. From the start it is another file, and has to be listed anew.
                 partial.restart()
-                if not before:
+                starts += 1
+                if not before or starts >= _BREAKS:
                     raise
             except SourceError as error:
-                breaks = 0 if partial.size > before else breaks + 1
+                breaks = 0 if partial.size >= before + _PROGRESS else breaks + 1
                 if error.reason is not AdapterReason.FETCH_FAILED or breaks >= _BREAKS or error.retry_after:
                     raise
             else:
@@ -121,9 +124,8 @@ class Downloads:
             async with aclosing(stream):
                 async for chunk in stream:
                     self._received(len(chunk))
+                    _check_size(file, partial.size + len(gathered) + len(chunk), limit)
                     gathered += chunk
-                    if partial.size + len(gathered) > limit:
-                        raise too_large(file.name, limit)
                     if len(gathered) >= _WRITE:
                         await self._write(partial, file, gathered)
                         progress(partial.size)
@@ -132,11 +134,18 @@ class Downloads:
             progress(partial.size)
 
     async def _write(self, partial: Partial, file: RemoteFile, gathered: bytearray) -> None:
-        if file.size is None or partial.size + len(gathered) > file.size:
+        if file.size is None:
             partial.hold(partial.size + len(gathered) + _GROW)
         data = bytes(gathered)
         gathered.clear()
         await asyncio.to_thread(partial.append, data)
+
+
+def _check_size(file: RemoteFile, size: int, limit: int) -> None:
+    if file.size is not None and size > file.size:
+        raise SourceChangedError(f"{file.name} has more than the {file.size} bytes that were listed")
+    if size > limit:
+        raise too_large(file.name, limit)
 
 
 def partial_key(origin: Origin, file: RemoteFile, namespace: str) -> str:
