@@ -11,12 +11,20 @@ from prometheus_client import CollectorRegistry
 from motet_api.identity import ADAPTER_WEIGHTS_FILE, Digest
 from motet_api.names import BLOBS_PATH
 from motet_api.reasons import AdapterReason
-from motet_api.store import ArtifactFile, ArtifactKind, ArtifactRequest, ArtifactState
-from motet_operator.errors import NotFoundError, OperatorError, RefusedError, UnavailableError
+from motet_api.store import (
+    ArtifactFile,
+    ArtifactKind,
+    ArtifactRequest,
+    ArtifactsQuery,
+    ArtifactState,
+    References,
+)
+from motet_operator.errors import NotFoundError, OperatorError, RefusedError, SilentStoreError, UnavailableError
 from motet_operator.store.errors import StoreError
 from motet_operator.store.records import Artifact, Facts, Fit, Resolution
 from motet_operator.store.secret_reader import KubernetesSecrets, NoSecrets
 from motet_operator.store.wanted import Wanted
+from motet_operator.store_client import StoreClient
 from tests.operator.store.material import BASE, FakeSources, Folder, adapter, digest_of
 from tests.operator.store.running import Clock, request, running
 
@@ -105,6 +113,18 @@ async def test_ten_thousand_known_artifacts_are_answered_from_memory(tmp_path: P
     assert all(report.compatible for report in answer.artifacts)
     # The client's half is in it too: some tens of milliseconds for a thousand.
     assert spent / 10 < 0.1
+
+
+async def test_the_operators_client_is_understood(tmp_path: Path) -> None:
+    async with running(tmp_path, FakeSources(good=Folder(GOOD))) as store:
+        client = StoreClient(store.session, store.admin_url)
+        await client.put_base(BASE.digest(), BASE)
+        await client.put_references(References(digests=[digest_of(GOOD)]))
+        await store.settled(request(base_digest=BASE.digest()), lambda report: report.compatible is not None)
+        answer = await client.query(ArtifactsQuery(artifacts=[request(base_digest=BASE.digest()), request("none")]))
+        assert [report.compatible for report in answer.artifacts] == [True, None]
+        with pytest.raises(SilentStoreError, match="400"):
+            await client.put_base(digest_of(GOOD), BASE)
 
 
 async def test_what_happens_is_counted(tmp_path: Path) -> None:
