@@ -8,7 +8,7 @@ import yaml
 from motet_api.names import STORE_ADMIN_PORT, STORE_PORT
 from motet_operator.command_line import make_parser
 from motet_operator.installation_options import installation_of
-from motet_operator.store.policy_file import parse_policy
+from motet_operator.policy_source import parse_policy
 from tests.chart.rendering import Manifest, containers, of_kind, render
 from tests.chart.test_security import rules
 

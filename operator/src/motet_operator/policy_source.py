@@ -19,21 +19,28 @@ LOOK_SECONDS: Final = 5.0
 class PolicySource:
     """The policy in force. Without a file everything is allowed and nothing is counted."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Raises: OSError, ValueError: the file cannot be read, or says what is no policy."""
+    def __init__(self, path: Path | None, check: Callable[[Policy], object] = lambda _: None) -> None:
+        """`check` raises ValueError for a policy that its reader cannot use.
+
+        Raises:
+            OSError, ValueError: the file cannot be read, or says what is no policy.
+        """
         self._path = path
+        self._check = check
         self._text = path.read_bytes() if path is not None else b""
-        self.current = parse_policy(self._text)
+        self.broken = False
+        """Whether the file holds something else than what is in force."""
+        self.current = self._parsed(self._text)
 
     async def run(self, changed: Callable[[], None], sleep: Callable[[float], Awaitable[None]]) -> NoReturn:
         """Look at the file for ever; `changed` is called when another policy is in force."""
         while True:
             await sleep(LOOK_SECONDS)
-            if await asyncio.to_thread(self._read):
+            if await asyncio.to_thread(self.read):
                 changed()
 
-    def _read(self) -> bool:
-        """Take in the file if it has changed; what is no policy leaves the old one in force."""
+    def read(self) -> bool:
+        """Take in the file if it has changed; what is no policy leaves the old one in force. Whether another one is."""
         if self._path is None:
             return False
         try:
@@ -41,13 +48,20 @@ class PolicySource:
             if text == self._text:
                 return False
             self._text = text
-            policy = parse_policy(text)
+            policy = self._parsed(text)
         except (OSError, ValueError) as error:
+            self.broken = True
             log.error("%s is no policy, and the one before stays in force: %s", self._path, error)
             return False
-        self.current = policy
+        changed = policy != self.current
+        self.current, self.broken = policy, False
         log.info("%s: another policy is in force", self._path)
-        return True
+        return changed
+
+    def _parsed(self, text: bytes) -> Policy:
+        policy = parse_policy(text)
+        self._check(policy)
+        return policy
 
 
 def parse_policy(text: bytes) -> Policy:

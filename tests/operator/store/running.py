@@ -109,7 +109,6 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A store that works until the block ends."""
     policy_file = PolicyFile(policy)
-    policy_file.open()
     store = Store(
         StoreSettings(folder=folder, **({"disk_bytes": 1 << 30} | settings)),
         sources,

@@ -13,7 +13,7 @@ from motet_api.identity import SIGNATURE_FILE, manifest_text
 from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactState
 from motet_operator.store.errors import StoreError
-from motet_operator.store.policy_file import PolicyFile, parse_policy
+from motet_operator.store.policy_file import PolicyFile
 from motet_operator.store.policy_networks import PolicyNetworks
 from motet_operator.store.signature import check, read_key
 from tests.operator.store.material import FakeSources, Folder, adapter
@@ -115,7 +115,6 @@ def test_a_broken_new_policy_leaves_the_old_one_in_force(tmp_path: Path, caplog:
     path = tmp_path / "policy.yaml"
     path.write_text("default: {allowedSources: ['hf://ours/*']}\nprivateNetworks: [10.0.0.0/8]\n")
     policy = PolicyFile(path)
-    policy.open()
     networks = PolicyNetworks(policy)
     assert networks.permits("10.1.2.3")
     for broken in ("default: [", "default: {allowed: []}", "privateNetworks: [here]", "[]"):
@@ -143,6 +142,8 @@ def test_a_broken_new_policy_leaves_the_old_one_in_force(tmp_path: Path, caplog:
         (b"default: {signature: {publicKeys: [x]}}", "publicKeys"),
     ],
 )
-def test_what_is_wrong_with_a_policy_is_said_by_field(text: bytes, where: str) -> None:
+def test_what_is_wrong_with_a_policy_is_said_by_field(tmp_path: Path, text: bytes, where: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(text)
     with pytest.raises(ValueError, match=where):
-        parse_policy(text)
+        PolicyFile(path)

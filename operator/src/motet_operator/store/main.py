@@ -33,7 +33,6 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     policy = PolicyFile(options.policy)
-    policy.open()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     # A tenth is left to the records. What is larger than the rest could never be kept.
