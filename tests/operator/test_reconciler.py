@@ -14,6 +14,7 @@ from motet_operator.errors import NotFoundError, RefusedError, UnavailableError
 from motet_operator.index import Index
 from motet_operator.keys import Kind
 from motet_operator.observe import Observer
+from motet_operator.patience import Patience
 from motet_operator.reconciler import Reconciler
 from motet_operator.report import Reporter
 from tests.operator.factories import INSTALLATION, KEY, MODEL, NAMESPACE, NOW, raw_adapter, raw_child, raw_model
@@ -34,12 +35,12 @@ class World:
     def __post_init__(self) -> None:
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, patience: Patience | None = None) -> None:
         self.index, applied = Index(), AppliedMemory()
         self.reconciler = Reconciler(
             Observer(self.index, self.cluster, self.runtime, applied, INSTALLATION),
             Actor(self.cluster, self.runtime, self.index, applied),
-            Reporter(self.cluster, self.index),
+            Reporter(self.cluster, self.index, patience=patience),
             INSTALLATION,
             lambda: self.now,
         )

@@ -8,8 +8,10 @@ from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport
 from motet_operator import reconciler
 from motet_operator.keys import Kind
+from motet_operator.patience import STEP_SECONDS, Patience
 from tests.operator.factories import (
     DIGEST,
+    KEY,
     MODEL,
     NAMESPACE,
     adapter,
@@ -21,14 +23,15 @@ from tests.operator.factories import (
     state,
 )
 from tests.operator.factories import decided as decide
+from tests.operator.test_patience import Clock
 from tests.operator.test_reconciler import IP, World, ready_pod, rolled_out
 
 
 class Counting(World):
     """Counts what a pass reads, too."""
 
-    def restart(self) -> None:
-        super().restart()
+    def restart(self, patience: Patience | None = None) -> None:
+        super().restart(patience)
         self.reads: list[str] = []
         self.asked = 0
         get, report = self.cluster.get, self.runtime.report
@@ -155,3 +158,28 @@ def test_a_decision_that_waits_for_something_is_not_settled() -> None:
     assert not decide(settled(model(), (voice,), (state(loading),))).settled
     assert not decide(settled(model(), (voice,), (state(holds()),))).settled
     assert not decide(settled(model(), (voice,), (state(None),))).settled
+
+
+async def test_steps_that_are_soon_over_are_not_written() -> None:
+    world, clock = World(), Clock()
+    world.restart(Patience(clock))
+    world.cluster.put(Kind.MODEL_DEPLOYMENT, raw_model())
+    world.cluster.put(Kind.LORA_ADAPTER, raw_adapter("voice"))
+    await world.run()
+    assert await world.run() == [], "no pod yet"
+    world.cluster.put(Kind.POD, ready_pod())
+    await world.converge()
+    assert world.cluster.writes.count("status LoraAdapter voice") == 1
+    assert world.ready(Kind.LORA_ADAPTER, "voice") == ("True", "Ready")
+
+
+async def test_a_step_that_lasts_is_written_though_nothing_else_happens() -> None:
+    world, clock = World(), Clock()
+    world.restart(Patience(clock))
+    world.cluster.put(Kind.MODEL_DEPLOYMENT, raw_model())
+    world.cluster.put(Kind.LORA_ADAPTER, raw_adapter("voice"))
+    await world.run()
+    assert await world.reconciler.reconcile(KEY) == STEP_SECONDS
+    clock.now += STEP_SECONDS
+    assert await world.run() == ["status LoraAdapter voice"]
+    assert world.ready(Kind.LORA_ADAPTER, "voice") == ("False", "NoPods")

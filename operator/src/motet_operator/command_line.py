@@ -51,9 +51,9 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         help="list the names of everything, and look at every key, about this often",
     )
     command.add_argument(
-        "--api-qps", type=_positive, default=200.0, help="calls of the API server a second, watches left out"
+        "--api-qps", type=_positive, default=500.0, help="calls of the API server a second, watches left out"
     )
-    command.add_argument("--api-burst", type=_count, default=400, help="calls at once after a quiet time")
+    command.add_argument("--api-burst", type=_count, default=1000, help="calls at once after a quiet time")
     command.add_argument(
         "--condition-metrics-limit",
         type=_count_or_none,

@@ -51,13 +51,25 @@ class Stamp:
         """The condition of one type; it keeps the time of the previous one while the status stays."""
         old = find(previous, kind)
         kept = old is not None and old.status is verdict.status
+        message = verdict.message[:LONGEST_MESSAGE]
+        if (
+            old
+            and kept
+            and (old.reason, old.message, old.observed_generation)
+            == (
+                verdict.reason,
+                message,
+                self.generation,
+            )
+        ):
+            return old
         return Condition(
             type=kind,
             status=verdict.status,
             observed_generation=self.generation,
             last_transition_time=old.last_transition_time if old and kept else self.now.replace(microsecond=0),
             reason=verdict.reason,
-            message=verdict.message[:LONGEST_MESSAGE],
+            message=message,
         )
 
 

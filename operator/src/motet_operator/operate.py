@@ -32,6 +32,7 @@ from motet_operator.lease import LeaseName
 from motet_operator.metrics import Metrics
 from motet_operator.observe import Observer, Witnesses
 from motet_operator.outcomes import OutcomesClient
+from motet_operator.patience import Patience
 from motet_operator.policy_source import PolicySource
 from motet_operator.probes import make_metrics_page, make_probes, serving
 from motet_operator.queue import WorkQueue
@@ -86,7 +87,7 @@ async def operate(options: argparse.Namespace) -> None:
         reconciler = Reconciler(
             Observer(index, cluster, runtime, applied, installation, store, witnesses),
             Actor(cluster, runtime, index, applied),
-            Reporter(cluster, index, wake),
+            Reporter(cluster, index, wake, Patience(time.monotonic)),
             installation,
             now,
             journal,

@@ -13,6 +13,7 @@ from motet_operator.decide import STEADY_SECONDS, Action, decide
 from motet_operator.installation import Installation
 from motet_operator.keys import ModelKey
 from motet_operator.observe import Observer
+from motet_operator.patience import STEP_SECONDS
 from motet_operator.report import Reporter
 from motet_operator.snapshot import Snapshot
 
@@ -67,7 +68,9 @@ class Reconciler:
             decision = decide(snapshot, now, self._installation, refused)
             look_again = max(decision.look_again or 0.0, _REFUSED_AGAIN_SECONDS)
         # 4. Report: statuses that say something new, and Events.
-        written = await self._reporter.report(snapshot, decision, now)
-        if decision.settled and not refused and not written:
+        reported = await self._reporter.report(snapshot, decision, now)
+        if reported.held_back:
+            return min(look_again or STEP_SECONDS, STEP_SECONDS)
+        if decision.settled and not refused and not reported.written:
             self._settled[key] = snapshot
         return look_again

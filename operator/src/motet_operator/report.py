@@ -17,11 +17,13 @@ from motet_operator.decide import Decision
 from motet_operator.errors import NotFoundError, OperatorError
 from motet_operator.index import Index
 from motet_operator.keys import Kind, ModelKey
+from motet_operator.patience import Patience
 from motet_operator.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 Status = ModelDeploymentStatus | LoraAdapterStatus
+Change = tuple[Kind, ObjectMeta, Status | None, Status]
 
 _STEPS: Final = frozenset(
     {
@@ -60,20 +62,35 @@ class Turn:
     warning: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """How many statuses were written, and how many are to be written later if they are still so."""
+
+    written: int
+    held_back: int
+
+
 class Reporter:
     """Writes what a decision says, where it differs from what the objects say."""
 
-    def __init__(self, writer: StatusWriter, index: Index, wake: Callable[[ModelKey], None] = lambda key: None) -> None:
-        """`wake` is told of models beside the pass's own on which an adapter has versions whose status changed."""
+    def __init__(
+        self,
+        writer: StatusWriter,
+        index: Index,
+        wake: Callable[[ModelKey], None] = lambda key: None,
+        patience: Patience | None = None,
+    ) -> None:
+        """`wake` is told of models beside the pass's own on which an adapter has versions whose status changed.
+
+        Without `patience` every step is written.
+        """
         self._writer = writer
         self._index = index
         self._wake = wake
+        self._patience = patience
 
-    async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> int:
-        """Write the statuses; what fails keeps none of the others back. Returns how many there were to write.
-
-        Raises: UnavailableError, RefusedError.
-        """
+    async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> Reported:
+        """Write the statuses; what fails keeps none of the others back. Raises: UnavailableError, RefusedError."""
         at_once = asyncio.Semaphore(_WRITES_AT_ONCE)
 
         async def write(kind: Kind, meta: ObjectMeta, old: Status | None, new: Status) -> None:
@@ -81,11 +98,18 @@ class Reporter:
                 for key in await self._write(kind, meta, old, new, now) - {snapshot.key}:
                     self._wake(key)
 
-        writes = [write(*change) for change in _changes(snapshot, decision)]
+        changes = list(_changes(snapshot, decision))
+        writes = [write(*change) for change in changes if not self._holds_back(change)]
         for result in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-        return len(writes)
+        return Reported(len(writes), len(changes) - len(writes))
+
+    def _holds_back(self, change: Change) -> bool:
+        _, meta, old, new = change
+        if self._patience is None or not isinstance(new, LoraAdapterStatus):
+            return False
+        return self._patience.holds_back(meta.uid, old if isinstance(old, LoraAdapterStatus) else None, new)
 
     async def _write(
         self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime
@@ -108,7 +132,7 @@ class Reporter:
         return touched
 
 
-def _changes(snapshot: Snapshot, decision: Decision) -> Iterator[tuple[Kind, ObjectMeta, Status | None, Status]]:
+def _changes(snapshot: Snapshot, decision: Decision) -> Iterator[Change]:
     """Every status that says something new: whose it is, the old one, the new one."""
     model, status = snapshot.model, decision.model_status
     if model is not None and status is not None and not (model.status and says_the_same(model.status, status)):
