@@ -1,11 +1,13 @@
 """The command line: what is missing or malformed is said before anything starts."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from motet_operator.adapter_options import service_name
 from motet_operator.main import main
+from motet_operator.operate import open_policy
 
 TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]
 
@@ -23,6 +25,8 @@ TLS = ["--tls-cert", "x.crt", "--tls-key", "x.key"]
         (["store", "--data", "d", "--disk", "1 Gi"], "500Mi or 50Gi"),
         (["store", "--data", "d", "--disk", "1Gi", "--secrets", "all"], "invalid choice"),
         (["run", "--lease", "motet-operator"], "NAMESPACE/NAME"),
+        (["run", "--gateway-service", "gateway"], "NAMESPACE/NAME"),
+        (["run", "--store-admin-url", "store"], "http://HOST:PORT"),
         (["run", "--api-qps", "0"], "--api-qps"),
         (["run", "--api-qps", "nan"], "not a number above 0"),
         (["run", "--api-burst", "1.5"], "not a whole number above 0"),
@@ -36,6 +40,16 @@ def test_wrong_words_end_with_usage(words: list[str], complaint: str, capsys: py
         main(words)
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_policy_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("namespaces: {speech: {maxAdapters: -1}}")
+    with pytest.raises(SystemExit, match=r"--policy .*namespaces\.speech\.maxAdapters"):
+        open_policy(path)
+    with pytest.raises(SystemExit, match="No such file"):
+        open_policy(tmp_path / "nowhere.yaml")
+    assert open_policy(None).current.of("speech").max_adapters is None
 
 
 def test_a_service_name() -> None:

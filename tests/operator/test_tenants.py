@@ -61,6 +61,38 @@ async def test_bytes_are_counted_once_they_are_known() -> None:
     assert world.condition("Ready", name="a") == ("True", "Ready")
 
 
+POLICIES = {
+    "not from there": ({"allowedSources": ["s3://*"]}, "SourceNotAllowed", "Resolved"),
+    "not without a signature": ({"signature": {"publicKeys": ["key"]}}, "SignatureMissing", "Verified"),
+}
+
+
+@pytest.mark.parametrize(("rules", "reason", "kind"), POLICIES.values(), ids=POLICIES)
+async def test_policy_holds_for_sources_that_pods_read_themselves(
+    rules: dict[str, Any], reason: str, kind: str
+) -> None:
+    world = world_of(raw_adapter(), policy=Policy.model_validate({"namespaces": {NAMESPACE: rules}}))
+    await world.converge()
+    assert world.told(IP) == {}
+    assert world.condition("Ready") == ("False", reason)
+    assert world.condition("Stalled") == ("True", reason)
+    assert world.condition(kind, "v1") == ("False", reason)
+    world.policy = Policy()
+    await world.converge()
+    assert world.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_stranger_that_is_not_allowed_is_no_matter_of_the_model() -> None:
+    guest = raw_adapter("guest")
+    guest["metadata"]["namespace"] = "elsewhere"
+    guest["spec"]["modelRef"] = {"name": MODEL, "namespace": NAMESPACE}
+    world = world_of(raw_adapter(), guest)
+    await world.converge()
+    status = world.cluster.objects[Kind.MODEL_DEPLOYMENT, NAMESPACE, MODEL]["status"]
+    assert status["adapters"]["summary"] == "1/1"
+    assert {entry["type"]: entry["status"] for entry in status["conditions"]}["AdaptersResident"] == "True"
+
+
 def test_usage_is_kept_up_to_date() -> None:
     usage, two = Usage(), Policy.model_validate({"default": {"maxAdapters": 2}}).default
     for name in ("a", "b", "c"):

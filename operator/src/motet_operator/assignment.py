@@ -16,7 +16,7 @@ from motet_api.wire import DesiredAdapter
 from motet_operator.conditions import Verdict, find, no
 from motet_operator.placement import Item, Placement, Room, place
 from motet_operator.snapshot import PodState, Site, Tenants
-from motet_operator.tenancy import not_allowed
+from motet_operator.tenancy import not_allowed, source_refusal
 from motet_operator.versions import Version, id_of, versions_of
 from motet_operator.views import Adapter
 
@@ -100,7 +100,10 @@ def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
     over = tenants.over_quota.get(entry.adapter.name)
     if over:
         return no(Reason.QUOTA_EXCEEDED, over)
-    return _unverified(entry.version) if entry.version.source.remote else None
+    if entry.version.source.remote:
+        return _unverified(entry.version)
+    refused = source_refusal(entry.version.source.uri, namespace, tenants.policy)
+    return no(refused.reason, refused.message) if refused is not None else None
 
 
 def _unverified(version: Version) -> Verdict | None:

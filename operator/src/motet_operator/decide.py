@@ -105,7 +105,12 @@ def decide(
         if kind in wanted and (view := snapshot.children.get(kind)) and _foreign(view.child, model)
     ]
     children = () if taken else tuple(_child_actions(snapshot, model, made, wanted))
-    standing = {str(name): stands for name, stands in found[snapshot.key].items()}
+    standing = {
+        str(name): stands
+        for name, stands in found[snapshot.key].items()
+        # Whom the model does not take is no matter of the model's.
+        if stands.verdict.reason is not Reason.NOT_ALLOWED
+    }
     actions = (*children, *_tellings(snapshot.pods, documents, installation.store))
     waiting += [*_waits(snapshot.pods, documents, now), *([SOON_SECONDS] if source.pending else [])]
     return Decision(

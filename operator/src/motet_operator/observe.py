@@ -139,7 +139,8 @@ class Observer:
             message = self._index.usage.beyond(namespace, policy.of(namespace)).get(name)
             if message is not None:
                 beyond[namespace, name] = message
-        return Tenants(self._index.namespace_labels() if self._witnesses.sees_namespaces else None, beyond)
+        labels = self._index.namespace_labels() if self._witnesses.sees_namespaces else None
+        return Tenants(labels, beyond, policy)
 
     async def _artifacts(self, snapshot: Snapshot) -> Answers | None:
         book = self._witnesses.artifacts

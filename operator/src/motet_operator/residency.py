@@ -76,7 +76,7 @@ def standings(assignment: Assignment, pods: Sequence[PodState]) -> dict[AdapterI
     found: dict[AdapterId, Standing] = {}
     for name, entry in assignment.wanted.items():
         if entry.refusal is not None:
-            found[name] = _refused(entry.refusal)
+            found[name] = _refused(name, entry.refusal)
         elif entry.on is None:
             found[name] = _standing(entry.desired, everywhere)
         else:
@@ -85,12 +85,15 @@ def standings(assignment: Assignment, pods: Sequence[PodState]) -> dict[AdapterI
     return found
 
 
-def _refused(refusal: Verdict) -> Standing:
+def _refused(name: AdapterId, refusal: Verdict) -> Standing:
     """No pod may be told of it. That is a failure unless the adapter store is still at it."""
     reason = refusal.reason
     step = reason in _STEPS or (isinstance(reason, AdapterReason) and not reason.failed)
     transient = isinstance(reason, AdapterReason) and reason.transient
-    return Standing(refusal, failed=not step, final=not step and not transient)
+    failure = None
+    if isinstance(reason, AdapterReason) and not step:
+        failure = AdapterReport(id=name, reason=reason, message=refusal.message)
+    return Standing(refusal, failed=not step, final=not step and not transient, failure=failure)
 
 
 def _standing(wanted: DesiredAdapter, held: Sequence[tuple[PodState, Held]]) -> Standing:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from motet_api.policy import Policy
 from motet_api.store import ArtifactReport
 from motet_api.wire import AdapterOutcome, AdaptersReport
 from motet_operator.artifacts import Answers
@@ -42,6 +43,7 @@ class Tenants:
 
     labels: Mapping[str, Mapping[str, str]] | None = None
     over_quota: Mapping[ObjectName, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""Who may put adapters on a model: spec.adapters.allowedNamespaces. Pure."""
+"""Who may put adapters on a model (spec.adapters.allowedNamespaces), and from where (installation's policy). Pure."""
 
 from collections.abc import Mapping
 
 from motet_api.modeldeployment import From
+from motet_api.policy import Policy
+from motet_api.reasons import AdapterReason
+from motet_api.store import Refusal
 from motet_operator.views import Model
 
 Labels = Mapping[str, str]
@@ -47,3 +50,21 @@ def not_allowed(model: Model, namespace: str, labels: Mapping[str, Labels] | Non
                 return ""
             named = ", ".join(f"{key}={value}" for key, value in sorted(lacking.items())) or "a selector"
             return f"{whose} takes adapters from namespaces with the labels {named}, which {namespace!r} lacks"
+
+
+def source_refusal(uri: str, namespace: str, policy: Policy) -> Refusal | None:
+    """Why pods must not read a source by themselves. Of sources that the store fetches, the store says it."""
+    rules = policy.of(namespace)
+    if not rules.allows(uri):
+        message = (
+            f"source.uri {uri} is not allowed in namespace {namespace!r}: the administrator of the installation can add "
+            "a pattern to allowedSources (chart value policy)"
+        )
+        return Refusal(reason=AdapterReason.SOURCE_NOT_ALLOWED, message=message)
+    if rules.signature is not None:
+        message = (
+            f"adapters of namespace {namespace!r} must be signed, and only the adapter store checks that: put it where "
+            "the store fetches it (hf://, s3://, oci:// or https://)"
+        )
+        return Refusal(reason=AdapterReason.SIGNATURE_MISSING, message=message)
+    return None
