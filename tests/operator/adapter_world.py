@@ -223,10 +223,13 @@ class FakeGateway:
         self.following: dict[ObjectName, list[TrafficTarget]] = {}
         self.outcomes: dict[str, VersionOutcome] = {}
         self.silent = False
+        self.blind = False
         self.asked = 0
 
     def tick(self) -> None:
-        """A moment passes: it has seen what status says by now."""
+        """A moment passes: it has seen what status says by now, unless the API server is out of its reach."""
+        if self.blind:
+            return
         for (kind, namespace, name), raw in self._cluster.objects.items():
             if kind is Kind.LORA_ADAPTER:
                 traffic = raw.get("status", {}).get("traffic", [])

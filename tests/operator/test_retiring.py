@@ -59,8 +59,10 @@ ROWS: dict[str, tuple[Version, Standing, Answers | None, bool]] = {
     "no gateway is up, long ago": (version(GRACE.seconds), HELD, (), True),
     "the condition has not been True yet": (version(99, ConditionStatus.FALSE), HELD, None, False),
     "the clock was set back": (version(-3600), HELD, None, True),
-    "no pod holds it": (version(), ABSENT, (None,), True),
-    "a pod is silent": (version(), SILENT, (None,), False),
+    "no pod holds it just now, and a gateway follows it": (version(), ABSENT, (outcome({"v1": 1}),), False),
+    "no pod holds it, and a gateway is silent": (version(), ABSENT, (None,), False),
+    "no pod holds it, and no gateway is known": (version(), ABSENT, None, True),
+    "a pod is silent, and no gateway is known": (version(), SILENT, None, False),
 }
 
 

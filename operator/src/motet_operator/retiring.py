@@ -7,9 +7,9 @@ version left. A gateway that does not answer keeps it.
     the version                                                Retiring        stays
     -----------                                                --------        -----
     has a share of the split, or a rollout may return to it    False Waiting   yes
-    no pod that counts holds it, and none is silent            True  Draining  no
     a gateway is silent, follows another split or is at it     True  Draining  yes
     every gateway follows the split and has none of it         True  Draining  no
+    there is no gateway to ask, and no pod holds it            True  Draining  no
     there is no gateway to ask                                 True  Draining  for GRACE
 """
 
@@ -57,11 +57,11 @@ def retirement(
     if version.name in needed:
         message = "it has left spec.versions and serves until the split has moved to others"
         return Retirement(False, no(Reason.WAITING, message))
-    if standing.ready_on == 0 and not standing.uncertain:
-        return Retirement(True, yes(AdapterReason.DRAINING, "no pod holds it"))
     if answers:
         waits = _waits_for(version.name, told, answers)
         return Retirement(not waits, yes(AdapterReason.DRAINING, waits or "no gateway has a request of it"))
+    if standing.ready_on == 0 and not standing.uncertain:
+        return Retirement(True, yes(AdapterReason.DRAINING, "no pod holds it"))
     message = f"it goes {GRACE.seconds} s after the split has left it"
     return Retirement(_grace_is_over(version, now), yes(AdapterReason.DRAINING, message))
 

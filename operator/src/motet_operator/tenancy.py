@@ -57,8 +57,8 @@ def source_refusal(uri: str, namespace: str, policy: Policy) -> Refusal | None:
     rules = policy.of(namespace)
     if not rules.allows(uri):
         message = (
-            f"source.uri {uri} is not allowed in namespace {namespace!r}: the administrator of the installation can add "
-            "a pattern to allowedSources (chart value policy)"
+            f"source.uri {uri} is not allowed in namespace {namespace!r}: the administrator of the installation can "
+            "add a pattern to allowedSources (chart value policy)"
         )
         return Refusal(reason=AdapterReason.SOURCE_NOT_ALLOWED, message=message)
     if rules.signature is not None:
