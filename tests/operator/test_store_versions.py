@@ -185,6 +185,20 @@ async def test_a_silent_store_takes_nothing_away() -> None:
     assert world.condition("Ready", name="new")[0] == "False"
 
 
+async def test_what_turns_out_too_large_for_the_pods_does_not_come_and_go() -> None:
+    world = world_of()
+    world.pods.pods[IP].sizes["voice@v1"] = 600
+    world.pods.pods[IP].capacity = 500
+    await world.converge()
+    assert world.told(IP) == {}
+    assert world.status()["versions"][0]["sizeBytes"] == 600, "the store had said 10"
+    assert world.condition("Ready") == ("False", "DoesNotFit")
+    assert conditions(world)["Compatible"] == ("True", "Compatible")
+    world.pods.pods[IP].capacity = 700
+    await world.converge()
+    assert world.condition("Ready") == ("True", "Ready")
+
+
 async def test_a_pod_that_cannot_fetch_makes_it_ask_again() -> None:
     world = world_of()
     await world.converge()

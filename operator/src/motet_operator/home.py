@@ -74,7 +74,7 @@ def waits(adapter: Adapter, said: Said, key: ModelKey) -> Iterator[float]:
     status = said.status
     if said.look_again is not None:
         yield said.look_again
-    if told(adapter, adapter.status) != told(adapter, status):
+    if adapter.status != status and told(adapter, adapter.status) != told(adapter, status):
         # What pods are told follows from what is recorded, and that has just changed.
         yield _AT_ONCE
     if _retiring(adapter, status):
