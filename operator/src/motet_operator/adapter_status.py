@@ -207,8 +207,8 @@ def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp:
     """One version. Versions never change, so what was once verified stays true while nobody says it anew."""
     old, artifact = version.recorded, seen.artifact
     found = _with_last_counts(seen.standing, old)
-    # What a pod has found outlasts what the store says: its form of the weights may be larger, and whether there is room
-    # for a version must not depend on whether it has a place.
+    # What a pod has found outlasts what the store says: its form of the weights may be larger, and whether there is
+    # room for a version must not depend on whether it has a place.
     recorded = old if old is not None and old.size_bytes is not None else None
     facts = found.facts or recorded or (artifact if artifact is not None and artifact.rank is not None else None)
     before: Sequence[Condition] = old.conditions if old else ()
