@@ -31,6 +31,7 @@ from motet_operator.keys import Kind, ModelKey, ObjectName
 from motet_operator.observe import Observer, Witnesses
 from motet_operator.reconciler import Reconciler
 from motet_operator.report import Reporter
+from motet_operator.store_client import StoreClient
 from tests.operator.factories import INSTALLATION, KEY, NAMESPACE, NOW
 from tests.operator.fakes import FakeCluster
 
@@ -253,10 +254,14 @@ class FakeGateway:
 class AdapterWorld:
     """The operator's parts around a cluster, pods, and, where wanted, a store and a gateway."""
 
-    def __init__(self, *, store: bool = False, gateway: bool = False, policy: Policy | None = None) -> None:
+    def __init__(
+        self, *, store: bool | StoreClient = False, gateway: bool = False, policy: Policy | None = None
+    ) -> None:
+        """`store` is a fake one if it is True, or the way to a real one."""
         self.cluster = FusedCluster()
         self.pods = FakePods(self.cluster)
-        self.store = FakeStore() if store else None
+        self.store = FakeStore() if store is True else None
+        self._asked = store if isinstance(store, StoreClient) else self.store
         self.gateway = FakeGateway(self.cluster) if gateway else None
         self.policy = policy or Policy()
         self.now = NOW
@@ -268,16 +273,16 @@ class AdapterWorld:
         """A new process that remembers nothing, and dies at so many writes."""
         self.cluster.fuse = Fuse(writes)
         self.index, applied = Index(), AppliedMemory()
-        installation = replace(INSTALLATION, store=STORE_URL if self.store else "")
+        installation = replace(INSTALLATION, store=STORE_URL if self._asked else "")
         witnesses = Witnesses(
-            artifacts=ArtifactBook(self.store, self.pods, lambda: self.seconds) if self.store else None,
+            artifacts=ArtifactBook(self._asked, self.pods, lambda: self.seconds) if self._asked else None,
             gateways=self.gateway,
             policy=lambda: self.policy,
             sees_namespaces=True,
             now=lambda: self.now,
         )
         self.reconciler = Reconciler(
-            Observer(self.index, self.cluster, self.pods, applied, installation, self.store, witnesses),
+            Observer(self.index, self.cluster, self.pods, applied, installation, self._asked, witnesses),
             Actor(self.cluster, self.pods, self.index, applied),
             Reporter(self.cluster, self.index, self.woken.append),
             installation,

@@ -34,6 +34,8 @@ class Surroundings:
     store: Store = Store.NONE
     artifacts: Mapping[str, ArtifactReport] = field(default_factory=dict)
     gateways: Answers | None = None
+    based: Collection[str] = ()
+    """Versions of whose model a pod has said what its base is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ def _versions(
     needed = {target.version for target in (*previous.traffic, *split.targets) if target.weight > 0}.union(kept)
     found: list[VersionStatus] = []
     for version in versions:
-        seen = Witnesses(around.standings[version.name], around.store, around.artifacts.get(version.name))
+        name = version.name
+        seen = Witnesses(around.standings[name], around.store, around.artifacts.get(name), name in around.based)
         retiring = None
         if not version.in_spec:
             leaving = retirement(version, needed, previous.traffic, seen.standing, around.gateways, stamp.now)

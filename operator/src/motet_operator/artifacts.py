@@ -7,6 +7,7 @@ a restart, and asked for anew.
     the last answer                         asked again after
     ---------------                         -----------------
     none, or the store is at it             the next pass
+    verified, and not yet checked           CHECKING_SECONDS: against the base that pods have
     verified                                SETTLED_SECONDS; WORRIED_SECONDS while a pod cannot fetch it
     failed in a way that time may heal      WORRIED_SECONDS
     failed for good                         REFUSED_SECONDS
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 SETTLED_SECONDS: Final = 300.0
 REFUSED_SECONDS: Final = 60.0
 WORRIED_SECONDS: Final = 5.0
+CHECKING_SECONDS: Final = 0.4
 
 VersionKey = tuple[ObjectName, str]
 """Adapter and version."""
@@ -151,7 +153,7 @@ def _patience(report: ArtifactReport, wish: Wish) -> float:
     match report.state:
         case ArtifactState.VERIFIED:
             checked = report.compatible is not None or wish.request.base_digest is None
-            return (WORRIED_SECONDS if wish.worried else SETTLED_SECONDS) if checked else WORRIED_SECONDS
+            return (WORRIED_SECONDS if wish.worried else SETTLED_SECONDS) if checked else CHECKING_SECONDS
         case ArtifactState.FAILED:
             transient = report.failure is None or report.failure.reason.transient
             return WORRIED_SECONDS if transient else REFUSED_SECONDS

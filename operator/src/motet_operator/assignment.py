@@ -114,7 +114,7 @@ def _unverified(version: Version) -> Verdict | None:
     if len(conditions) < len(found):
         return no(Reason.FETCHING, "the adapter store has not been asked yet")
     refused = [entry for entry in conditions if entry.status is ConditionStatus.FALSE]
-    # The base may be unknown because there is no pod; one that has another will say so itself.
+    # Whether it fits may not be known yet: pods check it themselves, and one that starts is not ready without it.
     unknown = [entry for entry in conditions[:-1] if entry.status is ConditionStatus.UNKNOWN]
     for entry in (*refused, *unknown):
         return no(reason_of(entry), entry.message)

@@ -110,7 +110,12 @@ def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey,
             if answers is not None and (report := answers.reports.get((adapter.name, version.name))) is not None
         },
         gateways=snapshot.outcomes.get(adapter.name),
+        based={version.name for version in versions if version.model in sites and _based(sites[version.model])},
     )
+
+
+def _based(site: Site) -> bool:
+    return any(state.report is not None and state.report.base_digest is not None for state in site.pods)
 
 
 def _standing(adapter: Adapter, version: Version, sites: Mapping[ModelKey, Site], found: Found) -> Standing:

@@ -67,6 +67,8 @@ class Witnesses:
     standing: Standing
     store: Store = Store.NONE
     artifact: ArtifactReport | None = None
+    base_known: bool = False
+    """Whether a pod has said what its base is, so that the store can check against it."""
 
 
 def resolved(version: Version, seen: Witnesses) -> Verdict:
@@ -109,7 +111,8 @@ def compatible(version: Version, seen: Witnesses) -> Verdict:
 
     the store's `mismatch`, or failed and `BLAMES` Compatible     False    its reason
     the store says so, or a pod holds it, or it was so before     True     Compatible
-    the store does not know the base yet                          Unknown  BaseUnknown
+    the store has not checked it yet                              Unknown  Fetching
+    no pod has said what the base is                              Unknown  BaseUnknown
     failed before that, or not known yet                          Unknown  as Verified
     """
     if not version.source.remote:
@@ -121,6 +124,8 @@ def compatible(version: Version, seen: Witnesses) -> Verdict:
             return no(refusal.reason, refusal.message)
         before = _before(version, ConditionType.COMPATIBLE)
         if artifact.compatible is None and not (before and before.true):
+            if seen.base_known:
+                return unknown(Reason.FETCHING, "the adapter store has yet to check it against the base")
             return unknown(Reason.BASE_UNKNOWN, "no pod of the model has said yet what its base looks like")
     known = artifact is not None and artifact.state is ArtifactState.VERIFIED
     return _by_store(version, seen, ConditionType.COMPATIBLE, known)
