@@ -57,7 +57,7 @@ async def test_bytes_are_counted_once_they_are_known() -> None:
     world = world_of(aged("a", 3), aged("b", 2), aged("c", 1), policy=policy)
     await world.converge()
     assert set(world.told(IP)) == {"a@v1", "b@v1"}
-    assert "leave 5, and this one has 10" in world.message("Ready", name="c")
+    assert "leaves 5, and it has 10" in world.message("Ready", name="c")
     assert world.condition("Ready", name="a") == ("True", "Ready")
 
 
@@ -91,6 +91,23 @@ async def test_a_stranger_that_is_not_allowed_is_no_matter_of_the_model() -> Non
     status = world.cluster.objects[Kind.MODEL_DEPLOYMENT, NAMESPACE, MODEL]["status"]
     assert status["adapters"]["summary"] == "1/1"
     assert {entry["type"]: entry["status"] for entry in status["conditions"]}["AdaptersResident"] == "True"
+
+
+async def test_a_version_too_much_takes_nothing_from_those_that_serve() -> None:
+    policy = Policy.model_validate({"default": {"maxBytes": 25}})
+    world = world_of(aged("old", 3), aged("young", 2), policy=policy)
+    await world.converge()
+    for versions in (("v1", "v2"), ("v2", "v1")):
+        more = raw_adapter("old", versions=versions, traffic={"v1": 1}, status=world.status("old"))
+        more["metadata"]["creationTimestamp"] = at(NOW - timedelta(days=3))
+        world.cluster.put(Kind.LORA_ADAPTER, more)
+        await world.converge()
+        assert set(world.told(IP)) == {"old@v1", "young@v1"}
+        assert world.split("old") == {"v1": 1}
+        assert world.condition("Ready", name="old") == ("False", "QuotaExceeded")
+        assert world.condition("Resident", "v1", "old") == ("True", "Resident")
+        assert "leaves 5, and it has 10" in world.message("Resident", "v2", "old")
+        assert world.condition("Ready", name="young") == ("True", "Ready")
 
 
 def test_usage_is_kept_up_to_date() -> None:

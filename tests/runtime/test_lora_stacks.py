@@ -47,7 +47,9 @@ def stacks() -> LoraStacks:
 
 def weights(fill: float, *names: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """An adapter of some modules."""
-    return {name: (torch.full((RANK, SHAPES[name][1]), fill), torch.full((RANK, SHAPES[name][0]), fill)) for name in names}
+    return {
+        name: (torch.full((RANK, SHAPES[name][1]), fill), torch.full((RANK, SHAPES[name][0]), fill)) for name in names
+    }
 
 
 def test_a_step_of_the_base_alone_computes_no_product(products: list[list[int]]) -> None:

@@ -97,7 +97,8 @@ def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
         message = not_allowed(site.model, namespace, tenants.labels)
         if message:
             return no(Reason.NOT_ALLOWED, message)
-    over = tenants.over_quota.get(entry.adapter.name)
+    beyond = tenants.over_quota.get(entry.adapter.name)
+    over = beyond.of(entry.version.name) if beyond is not None else ""
     if over:
         return no(Reason.QUOTA_EXCEEDED, over)
     if entry.version.source.remote:

@@ -21,6 +21,7 @@ from motet_operator.home import at_home, span_of
 from motet_operator.index import Index
 from motet_operator.installation import Installation
 from motet_operator.keys import CHILDREN, Kind, ModelKey, ObjectName, RawObject, child_name
+from motet_operator.quota import Beyond
 from motet_operator.resources import wanted_children
 from motet_operator.snapshot import BaseAnswer, PodState, Site, Snapshot, Tenants
 from motet_operator.versions import home_of, versions_of
@@ -134,11 +135,11 @@ class Observer:
 
     def _tenants(self, adapters: Iterable[Adapter]) -> Tenants:
         policy = self._witnesses.policy()
-        beyond: dict[ObjectName, str] = {}
+        beyond: dict[ObjectName, Beyond] = {}
         for namespace, name in {adapter.name for adapter in adapters}:
-            message = self._index.usage.beyond(namespace, policy.of(namespace)).get(name)
-            if message is not None:
-                beyond[namespace, name] = message
+            found = self._index.usage.beyond(namespace, policy.of(namespace)).get(name)
+            if found is not None:
+                beyond[namespace, name] = found
         labels = self._index.namespace_labels() if self._witnesses.sees_namespaces else None
         return Tenants(labels, beyond, policy)
 

@@ -9,6 +9,7 @@ from motet_api.store import ArtifactReport
 from motet_api.wire import AdapterOutcome, AdaptersReport
 from motet_operator.artifacts import Answers
 from motet_operator.keys import Kind, ModelKey, ObjectName
+from motet_operator.quota import Beyond
 from motet_operator.views import Adapter, ChildView, Model, Pod
 
 
@@ -39,10 +40,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """Who may use what. `labels` of namespaces, None where they are not seen; `over_quota` has a message by adapter."""
+    """Who may use what. `labels` of namespaces, None where they are not seen; `over_quota` is by adapter."""
 
     labels: Mapping[str, Mapping[str, str]] | None = None
-    over_quota: Mapping[ObjectName, str] = field(default_factory=dict)
+    over_quota: Mapping[ObjectName, Beyond] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
 
 

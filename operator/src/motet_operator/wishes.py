@@ -30,10 +30,11 @@ def base_ips(sites: Mapping[ModelKey, Site]) -> dict[Digest, str]:
 
 
 def _of_adapter(adapter: Adapter, snapshot: Snapshot) -> Iterator[Wish]:
-    if adapter.name in snapshot.tenants.over_quota:
-        return
+    beyond = snapshot.tenants.over_quota.get(adapter.name)
     sites = snapshot.sites
     for version in versions_of(adapter):
+        if beyond is not None and beyond.of(version.name):
+            continue
         site = sites.get(version.model)
         if not version.source.remote or site is None or site.model is None or site.model.spec is None:
             continue
