@@ -90,6 +90,12 @@ ROWS: dict[str, tuple[Adapter, tuple[PodState, ...], dict[str, int], tuple[str, 
         HALF,
         ("False", "RankTooLarge"),
     ),
+    "one with a share failed for good on one pod, the other is silent: it may serve it": (
+        with_traffic(TWO, v1=1, v2=1),
+        (state(holds(V1, (V2, R.RANK_TOO_LARGE))), state(None, name="pod-b")),
+        HALF,
+        ("False", "RankTooLarge"),
+    ),
     "one without a share failed for good on one of two pods: it gets none": (
         with_traffic(TWO, v1=1),
         (state(holds(V1, V2)), state(holds(V1, (V2, R.RANK_TOO_LARGE)), name="pod-b")),

@@ -39,7 +39,8 @@ Held = Mapping[AdapterId, AdapterReport]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is true of one version. `ready_on` of `pods` hold it; a failure that is `final` is not healed by time.
+    """What is true of one version. `ready_on` of `pods` hold it, `failed_on` of them say that they cannot; a failure
+    that is `final` is not healed by time.
 
     `facts` is what a pod says that has verified it; `failure` what a pod says that could not.
     """
@@ -47,6 +48,7 @@ class Standing:
     verdict: Verdict
     ready_on: int = 0
     pods: int = 0
+    failed_on: int = 0
     failed: bool = False
     final: bool = False
     facts: AdapterReport | None = None
@@ -109,6 +111,7 @@ def _standing(wanted: DesiredAdapter, held: Sequence[tuple[PodState, Held]]) -> 
         verdict=_verdict(entries, fine, worst, wanted.residency),
         ready_on=len(fine),
         pods=len(held),
+        failed_on=len(failing),
         failed=bool(failing),
         final=any(not entry.reason.transient for _, entry in failing),
         facts=next((entry for _, entry in entries if entry is not None and entry.rank is not None), None),

@@ -6,7 +6,7 @@
     a pod is silent, or none runs                    stays as it was
     some resident, the others failed for good        as spec says, without those that failed
     some failed in a way that time may heal          stays as it was; without those that failed if it was empty
-    one with a share failed, and a pod still has it  stays as it was: that pod serves it
+    one with a share failed, but not on every pod    stays as it was: others serve it, or may
     some loading                                     stays as it was
     none resident                                    stays as it was
 
@@ -45,8 +45,9 @@ def effective_split(
     failed = sorted(version for version, found in of.items() if found.failed)
     loading = sorted(version for version, found in of.items() if not found.resident and not found.failed)
     may_heal = any(found.failed and not found.final for found in of.values())
-    served = {target.version for target in kept if target.weight > 0 and standings[target.version].ready_on}
-    if loading or not serving or (may_heal and kept) or served & set(failed):
+    in_effect = {target.version for target in kept if target.weight > 0}
+    partly = any(version in in_effect and of[version].failed_on < of[version].pods for version in failed)
+    if loading or not serving or (may_heal and kept) or partly:
         waiting_for = ", ".join(loading or failed)
         return Split(kept, f"the split stays as it was until {waiting_for} is resident")
     return Split(serving, f"the share of {', '.join(failed)} goes to the versions that are resident")
