@@ -33,6 +33,8 @@ class FakeVllm:
     adapters: dict[str, str] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
     refusal: str = ""
+    success: str = "Success: LoRA adapter '{}' added successfully."
+    forgets: bool = False
     away: bool = False
 
     def app(self) -> web.Application:
@@ -62,9 +64,10 @@ class FakeVllm:
         if self.refusal:
             return _error(500, self.refusal)
         assert (Path(path) / "adapter_model.safetensors").is_file()
-        self.adapters[name] = path
+        if not self.forgets:
+            self.adapters[name] = path
         self.loads.append(name)
-        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+        return web.Response(text=self.success.replace("{}", name))
 
     async def unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
@@ -167,6 +170,27 @@ async def test_what_the_engine_refuses_is_said_in_its_words(folder: Path) -> Non
         one.want(a_v1="one")
         await one.until(a_v1=AdapterReason.BASE_MISMATCH)
         assert "does not fit the base" in one.sidecar.report().adapters[0].message
+
+
+@pytest.mark.parametrize("success", ["", "done", '{"status": "ok"}'])
+async def test_the_words_of_success_do_not_matter(folder: Path, success: str) -> None:
+    async with agent(folder, FakeVllm(success=success)) as one:
+        one.want(a_v1="one")
+        await one.until(a_v1=AdapterReason.RESIDENT)
+        await one.sidecar.look()
+        assert one.reasons() == {"a@v1": AdapterReason.RESIDENT}
+
+
+async def test_what_the_engine_does_not_list_is_not_resident_whatever_it_said(folder: Path) -> None:
+    async with agent(folder, FakeVllm(forgets=True)) as one:
+        one.want(a_v1="one")
+        await one.until(a_v1=AdapterReason.RESIDENT)
+        await one.sidecar.look()
+        assert one.reasons() == {"a@v1": AdapterReason.LOADING}
+        one.engine.forgets = False
+        await one.until(a_v1=AdapterReason.RESIDENT)
+        await one.sidecar.look()
+        assert one.reasons() == {"a@v1": AdapterReason.RESIDENT}
 
 
 async def test_a_name_that_the_engine_has_from_elsewhere_is_loaded_anew(folder: Path) -> None:
