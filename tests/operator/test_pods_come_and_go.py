@@ -1,13 +1,14 @@
 """Pods that come, go, or fail alone: adapters follow them, and what is said of adapters follows too."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from motet_api.reasons import AdapterReason
 from motet_operator.keys import Kind
-from tests.operator.adapter_world import AdapterWorld, FakePod
-from tests.operator.factories import NAMESPACE, raw_adapter, raw_model
+from tests.operator.adapter_world import AdapterWorld, FakePod, at
+from tests.operator.factories import NAMESPACE, NOW, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod
 
 NEW, NEW_IP = "llama-b", "10.0.0.2"
@@ -92,3 +93,41 @@ async def test_one_pod_that_cannot_load_a_version_takes_it_from_nobody(reason: A
     await world.converge()
     expected = BOTH if reason.transient else {"v1": 1}
     assert world.split() == expected, "no pod serves it any more"
+
+
+async def test_a_pod_with_less_room_takes_an_adapter_from_no_other() -> None:
+    world = await world_of(raw_adapter("a"), raw_adapter("b"))
+    world.pods.pods[IP].capacity = 100
+    await world.converge()
+    for ready in ("False", "True"):
+        comes(world, ready).capacity = 15
+        await world.converge()
+        assert (set(world.told(IP)), set(world.told(NEW_IP))) == ({"a@v1", "b@v1"}, {"a@v1"})
+        assert world.split("b") == {"v1": 1}
+        assert world.condition("Ready", name="b") == ("False", "DoesNotFit")
+        assert f"5 bytes are missing on {NEW}" in world.message("Ready", name="b")
+    assert (counts(world, "a"), counts(world, "b")) == ([(2, 2)], [(1, 2)])
+
+    world.pods.pods[NEW_IP].capacity = 20
+    await world.converge()
+    assert (counts(world, "b"), world.condition("Ready", name="b")) == ([(2, 2)], ("True", "Ready"))
+
+
+@pytest.mark.parametrize("weight", [1, 0])
+async def test_a_new_adapter_takes_no_room_from_one_that_serves(weight: int) -> None:
+    """Its size is known only once a pod has loaded it, and its name comes first."""
+    world = await world_of(made(raw_adapter("z"), days=9))
+    world.pods.pods[IP].capacity = 25
+    await world.converge()
+    versions, traffic = ("v1", "v2"), {"v1": 1, "v2": weight}
+    world.cluster.put(Kind.LORA_ADAPTER, made(raw_adapter("a", versions=versions, traffic=traffic), days=1))
+    await world.converge()
+    assert set(world.told(IP)) == {"z@v1", "a@v1"}
+    assert world.condition("Ready", name="z") == ("True", "Ready")
+    assert world.condition("Resident", "v2", "a") == ("False", "DoesNotFit")
+
+
+def made(raw: dict[str, Any], days: int) -> dict[str, Any]:
+    """An adapter that was made so many days ago."""
+    raw["metadata"]["creationTimestamp"] = at(NOW - timedelta(days=days))
+    return raw

@@ -26,7 +26,9 @@ _NEEDED: Final = (ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One version that asks for a place. `refusal` says why it has none; `on` names its pods, None means all."""
+    """One version that asks for a place. `refusal` says why it has none, or none but on those that hold it; `on` names
+    its pods, None means all.
+    """
 
     adapter: Adapter
     version: Version
@@ -43,7 +45,7 @@ class Assignment:
 
     def documents(self, pods: Iterable[str]) -> dict[str, tuple[DesiredAdapter, ...]]:
         """What each pod must hold."""
-        placed = [entry for entry in self.wanted.values() if entry.refusal is None]
+        placed = [entry for entry in self.wanted.values() if entry.refusal is None or entry.on]
         if all(entry.on is None for entry in placed):
             everywhere = tuple(entry.desired for entry in placed)
             return dict.fromkeys(pods, everywhere)
@@ -132,7 +134,10 @@ def reason_of(condition: Condition) -> Reason | AdapterReason:
 
 def _item(name: AdapterId, entry: Wanted) -> Item:
     recorded = entry.version.recorded.size_bytes if entry.version.recorded else None
-    return Item(name, entry.desired.residency, recorded)
+    traffic = entry.adapter.status.traffic if entry.adapter.status else ()
+    serving = any(target.weight > 0 and target.version == entry.version.name for target in traffic)
+    made = entry.adapter.meta.creation_timestamp
+    return Item(name, entry.desired.residency, recorded, serving, made.timestamp() if made is not None else 0.0)
 
 
 def _room(state: PodState) -> Room:

@@ -5,29 +5,40 @@ are missing where; everything else is placed all the same.
 
     class       where
     -----       -----
-    Required    on every pod, or on none: then it does not fit. Held ones keep their place before new ones.
+    Required    on every pod, or it does not fit: then it goes to no pod more, and stays on those that hold it.
     Preferred   in what is left: once each, as far as there is room, then on as many pods as there is room for.
     OnDemand    known to every pod and of no weight: the pod makes room for it when it is asked for.
 
-Stable: a version stays where it is held, and which other pods it gets follows from a hash of version and pod, so that a
-pod more or less moves little. What is held is what the pods say; while one of them is silent, nothing that is held
+Versions with a share of the split come before others, those that are held before those that are not, those of older
+adapters before those of younger ones. Stable: a version
+stays where it is held, and which other pods it gets follows from a hash of version and pod, so that a pod more or less
+moves little. What one placement brings about is looked at again before anything is moved: the result is one that the
+next look repeats. What is held is what the pods say; while one of them is silent, nothing that is held
 elsewhere makes way for what might be held there.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from motet_api.loraadapter import Residency
+
+_LOOKS: Final = 8
+"""After so many looks one is as good as another; two or three are usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A version. `size` is in bytes; None, while nobody knows it, weighs nothing."""
+    """A version. `size` is in bytes; None, while nobody knows it, weighs nothing. `serving`: it has a share of the
+    split. `made` is when its adapter was made, in seconds since any moment.
+    """
 
     id: str
     residency: Residency
     size: int | None = None
+    serving: bool = False
+    made: float = 0.0
 
     @property
     def weight(self) -> int:
@@ -47,7 +58,9 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`on` has the pods of each Preferred version; `missing` the bytes that are missing on pods, by version."""
+    """`missing` has the bytes that are missing on pods, by version. `on` has the pods of each Preferred version, and of
+    each Required one in `missing` those that keep it.
+    """
 
     on: Mapping[str, frozenset[str]] = field(default_factory=dict)
     missing: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -55,19 +68,38 @@ class Placement:
 
 def place(items: Iterable[Item], rooms: Sequence[Room]) -> Placement:
     """The placement. Required and OnDemand versions that are not in `missing` are on every pod."""
+    ordered = sorted(items, key=lambda item: (not item.serving, item.made, item.id))
+    placed = _look(ordered, rooms)
+    for _ in range(_LOOKS):
+        again = _look(ordered, _as_placed(ordered, rooms, placed))
+        if again == placed:
+            break
+        placed = again
+    return placed
+
+
+def _look(items: Sequence[Item], rooms: Sequence[Room]) -> Placement:
     free = _Free(rooms)
     by_class: dict[Residency, list[Item]] = {residency: [] for residency in Residency}
     for item in items:
         by_class[item.residency].append(item)
-    missing = _place_required(by_class[Residency.REQUIRED], rooms, free)
+    on, missing = _place_required(by_class[Residency.REQUIRED], rooms, free)
     preferred = by_class[Residency.PREFERRED]
-    if not preferred:
-        return Placement(missing=missing)
-    on = _place_preferred(preferred, rooms, free)
-    for item in preferred:
-        if not on[item.id] and rooms:
-            missing[item.id] = free.missing(item)
+    if preferred:
+        on |= _place_preferred(preferred, rooms, free)
+        for item in preferred:
+            if not on[item.id] and rooms:
+                missing[item.id] = free.missing(item)
     return Placement({name: frozenset(pods) for name, pods in on.items()}, missing)
+
+
+def _as_placed(items: Sequence[Item], rooms: Sequence[Room], placed: Placement) -> list[Room]:
+    """The pods once they hold what they are given."""
+    everywhere = {item.id for item in items if item.residency is Residency.REQUIRED and item.id not in placed.missing}
+    return [
+        replace(room, holds=frozenset(everywhere | {name for name, pods in placed.on.items() if room.pod in pods}))
+        for room in rooms
+    ]
 
 
 class _Free:
@@ -91,17 +123,26 @@ class _Free:
         return {pod: item.weight - left for pod, left in self._left.items() if left is not None and item.weight > left}
 
 
-def _place_required(items: Sequence[Item], rooms: Sequence[Room], free: _Free) -> dict[str, Mapping[str, int]]:
-    held = frozenset[str]().union(*(room.holds for room in rooms))
+def _place_required(
+    items: Sequence[Item], rooms: Sequence[Room], free: _Free
+) -> tuple[dict[str, set[str]], dict[str, Mapping[str, int]]]:
+    holders = {item.id: [room.pod for room in rooms if item.id in room.holds] for item in items}
+    kept: dict[str, set[str]] = {}
     refused = []
-    for item in sorted(items, key=lambda item: item.id not in held):
+    for item in sorted(items, key=lambda item: (not item.serving, -len(holders[item.id]))):
+        stays = {room.pod for room in rooms}
         if free.missing(item):
             refused.append(item)
-            continue
-        for room in rooms:
-            free.take(item, room.pod)
+            stays = kept[item.id] = {pod for pod in holders[item.id] if free.fits(item, pod)}
+        for pod in stays:
+            free.take(item, pod)
     # Reckoned at the end: what is missing is missing beside all that has a place.
-    return {item.id: free.missing(item) for item in refused}
+    return kept, {item.id: _lacking(item, rooms, kept[item.id], free) for item in refused}
+
+
+def _lacking(item: Item, rooms: Sequence[Room], kept: set[str], free: _Free) -> dict[str, int]:
+    """Bytes that are missing for it, on the pods that do not keep it."""
+    return {pod: count for pod, count in free.missing(item).items() if pod not in kept}
 
 
 def _place_preferred(items: Sequence[Item], rooms: Sequence[Room], free: _Free) -> dict[str, set[str]]:

@@ -17,8 +17,8 @@ Of a Preferred version only those of these pods count that it has a place on. A 
 the reason for that as its own: not resident.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from motet_api.identity import AdapterId
 from motet_api.loraadapter import Residency
@@ -78,13 +78,23 @@ def standings(assignment: Assignment, pods: Sequence[PodState]) -> dict[AdapterI
     found: dict[AdapterId, Standing] = {}
     for name, entry in assignment.wanted.items():
         if entry.refusal is not None:
-            found[name] = _refused(name, entry.refusal)
+            refused = _refused(name, entry.refusal)
+            found[name] = _kept(refused, entry.desired, entry.on, everywhere) if entry.on else refused
         elif entry.on is None:
             found[name] = _standing(entry.desired, everywhere)
         else:
             placed = counting([state for state in pods if state.pod.name in entry.on])
             found[name] = _standing(entry.desired, [(state, _held(state)) for state in placed])
     return found
+
+
+def _kept(
+    refused: Standing, wanted: DesiredAdapter, on: Collection[str], held: Sequence[tuple[PodState, Held]]
+) -> Standing:
+    """It goes to no pod more, and those that hold it keep it."""
+    there = _standing(wanted, [(state, entries) for state, entries in held if state.pod.name in on])
+    without = sum(state.pod.name not in on and state.report is not None for state, _ in held)
+    return replace(refused, ready_on=there.ready_on, pods=len(held), failed_on=without, facts=there.facts)
 
 
 def _refused(name: AdapterId, refusal: Verdict) -> Standing:
