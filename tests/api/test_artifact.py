@@ -9,10 +9,10 @@ import pytest
 
 from motet_api.artifact.adapter import Artifact, inspect_adapter
 from motet_api.artifact.errors import ArtifactError
-from motet_api.artifact.footprint import slot_bytes, slot_rows
+from motet_api.artifact.footprint import held_bytes, slot_rows
 from motet_api.artifact.lora_config import inspect_config
 from motet_api.artifact.safetensors_header import read_header
-from motet_api.artifact.targets import LinearShapes
+from motet_api.artifact.targets import LinearShapes, TargetModule
 from motet_api.identity import Digest
 from motet_api.reasons import AdapterReason
 
@@ -111,7 +111,11 @@ def test_the_rank_is_limited_only_where_a_limit_is_known() -> None:
 @pytest.mark.parametrize(("rank", "rows"), [(1, 8), (8, 8), (9, 16), (64, 64), (65, 128)])
 def test_a_slot_has_rows_for_the_next_power_of_two(rank: int, rows: int) -> None:
     assert slot_rows(rank) == rows
-    assert slot_bytes(rank, BASE, element_bytes=2) == rows * 2 * 4 * (64 + 32)
+
+
+def test_what_is_held_is_rank_by_both_sides_of_each_module_that_is_changed() -> None:
+    targets = [TargetModule("q", 4, 1.0, 64, 32, "a", "b"), TargetModule("v", 8, 1.0, 16, 32, "a", "b")]
+    assert held_bytes(targets, element_bytes=2) == 2 * (4 * (64 + 32) + 8 * (16 + 32))
 
 
 MANY = 1_000_000

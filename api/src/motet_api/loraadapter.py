@@ -256,6 +256,7 @@ class VersionStatus(KubeModel):
     digest: str | None = None
     rank: int | None = None
     size_bytes: int | None = None
+    held_bytes: Annotated[int | None, Field(description="What it takes on a pod, in the base's type.")] = None
     target_modules: list[str] = []
     ready_on: int = 0
     pods: int = 0

@@ -73,7 +73,7 @@ class ArtifactReport(KubeModel):
     """What the store knows of one artifact, in the order of the query.
 
     `compatible` is None while the base is not known to the store, or its digest was not given; `mismatch` says why it
-    is False. `fetched_bytes` of `size_bytes` are there.
+    is False; `held_bytes` is what it takes on a pod of that base. `fetched_bytes` of `size_bytes` are there.
     """
 
     state: ArtifactState
@@ -84,7 +84,7 @@ class ArtifactReport(KubeModel):
     fetched_bytes: int = 0
     rank: int | None = None
     target_modules: list[str] = []
-    slot_bytes: int | None = None
+    held_bytes: int | None = None
     compatible: bool | None = None
     mismatch: Refusal | None = None
 

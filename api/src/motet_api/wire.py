@@ -41,7 +41,7 @@ class AdapterReport(KubeModel):
     """What a pod says of one version.
 
     `uri`, `desired_digest` and `residency` are what the pod was told; `digest`, `rank`, `size_bytes` and
-    `target_modules` are what it found, once verified.
+    `target_modules` are what it found, once verified, and `held_bytes` what it takes of the pod's `adapter_bytes`.
     """
 
     id: AdapterId
@@ -53,6 +53,7 @@ class AdapterReport(KubeModel):
     digest: Digest | None = None
     rank: int | None = None
     size_bytes: int | None = None
+    held_bytes: int | None = None
     target_modules: list[str] = []
     in_flight: int = 0
     load_seconds: float | None = None

@@ -230,6 +230,7 @@ def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp:
         digest=_recorded_digest(version, seen),
         rank=facts.rank if facts else None,
         size_bytes=facts.size_bytes if facts else None,
+        held_bytes=facts.held_bytes if facts else None,
         target_modules=facts.target_modules if facts else [],
         ready_on=found.ready_on,
         pods=found.pods,

@@ -133,11 +133,17 @@ def reason_of(condition: Condition) -> Reason | AdapterReason:
 
 
 def _item(name: AdapterId, entry: Wanted) -> Item:
-    recorded = entry.version.recorded.size_bytes if entry.version.recorded else None
     traffic = entry.adapter.status.traffic if entry.adapter.status else ()
     serving = any(target.weight > 0 and target.version == entry.version.name for target in traffic)
     made = entry.adapter.meta.creation_timestamp
-    return Item(name, entry.desired.residency, recorded, serving, made.timestamp() if made is not None else 0.0)
+    since = made.timestamp() if made is not None else 0.0
+    return Item(name, entry.desired.residency, _size(entry.version), serving, since)
+
+
+def _size(version: Version) -> int | None:
+    """What a version takes on a pod: what its files are as long as nobody can say it of its base."""
+    recorded = version.recorded
+    return None if recorded is None else recorded.held_bytes or recorded.size_bytes
 
 
 def _room(state: PodState) -> Room:
@@ -156,7 +162,7 @@ def _settled(name: AdapterId, entry: Wanted, refusal: Verdict | None, placed: Pl
 
 
 def _explained(entry: Wanted, missing: Mapping[str, int]) -> str:
-    size = entry.version.recorded.size_bytes if entry.version.recorded else None
+    size = _size(entry.version)
     where = ", ".join(f"{bytes_text(lacking)} are missing on {pod}" for pod, lacking in sorted(missing.items())[:3])
     more = f" and on {len(missing) - 3} more pods" if len(missing) > 3 else ""
     return (

@@ -70,7 +70,7 @@ class Reconciler:
         # 4. Report: statuses that say something new, and Events.
         reported = await self._reporter.report(snapshot, decision, now)
         if reported.held_back:
-            return min(look_again or STEP_SECONDS, STEP_SECONDS)
+            return STEP_SECONDS if look_again is None else min(look_again, STEP_SECONDS)
         if decision.settled and not refused and not reported.written:
             self._settled[key] = snapshot
         return look_again

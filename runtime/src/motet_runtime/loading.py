@@ -1,6 +1,7 @@
 """Brings the base and the adapters into the engine: the only module that joins files, torch and the engine's thread."""
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from motet_api.artifact.adapter import Artifact
+from motet_api.artifact.footprint import held_bytes
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import BaseDescription, DesiredAdapter
@@ -120,7 +122,8 @@ class EngineHost:
         scheduler = self._engine.scheduler
         await self._between_steps(lambda: scheduler.prefetch(adapter))
         self._metrics.adapter_load_seconds.observe(time.monotonic() - started)
-        return verified.artifact
+        held = held_bytes(verified.artifact.targets, self._runner.dtype.itemsize)
+        return dataclasses.replace(verified.artifact, held_bytes=held)
 
     async def unload(self, adapter: AdapterId) -> None:
         """Free an adapter's weights."""

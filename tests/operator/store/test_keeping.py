@@ -100,7 +100,7 @@ async def test_ten_thousand_known_artifacts_are_answered_from_memory(tmp_path: P
             file = ArtifactFile(name=ADAPTER_WEIGHTS_FILE, sha256=f"{number:064x}", size=1)
             facts = Facts(rank=16, target_modules=["q_proj"], size_bytes=1)
             artifact = Artifact(
-                digest=digest, kind=ArtifactKind.ADAPTER, files=[file], facts=facts, fits={base: Fit(slot_bytes=1)}
+                digest=digest, kind=ArtifactKind.ADAPTER, files=[file], facts=facts, fits={base: Fit(held_bytes=1)}
             )
             catalogue._put_artifact(artifact, time.time())
             catalogue._put_resolution(

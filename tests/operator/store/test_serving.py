@@ -83,8 +83,8 @@ async def test_compatibility_is_per_base_and_rank(tmp_path: Path) -> None:
         assert [await store.put_base(base) for base in (BASE, OTHER_BASE)] == [204, 204]
         report = await store.settled(fits, lambda report: report.compatible is not None)
         assert (report.compatible, report.mismatch) == (True, None)
-        # Eight rows of two bytes, in every stack of the base.
-        assert report.slot_bytes == 8 * 2 * 4 * 32
+        # Two bytes an element, four modules, rank four by both sides of each.
+        assert report.held_bytes == 2 * 4 * (4 * (16 + 16))
         other = await store.settled(
             request(base_digest=OTHER_BASE.digest()), lambda report: report.compatible is not None
         )

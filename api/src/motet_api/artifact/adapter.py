@@ -14,7 +14,8 @@ class Artifact:
     """What is known of a verified adapter: how its weights apply to the base. Without the weights.
 
     `rank` is the largest of any module, `size_bytes` that of the tensors in the file. `invocation`, set for an
-    activated LoRA, is the token ids from whose last occurrence in the prompt on it acts.
+    activated LoRA, is the token ids from whose last occurrence in the prompt on it acts. `held_bytes` is what it takes
+    on a pod, where that is known.
     """
 
     digest: Digest
@@ -23,6 +24,7 @@ class Artifact:
     targets: tuple[TargetModule, ...]
     invocation: tuple[int, ...] = ()
     head: HeadTensors | None = None
+    held_bytes: int | None = None
 
     @property
     def target_names(self) -> list[str]:

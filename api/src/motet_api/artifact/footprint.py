@@ -1,10 +1,11 @@
-"""What an adapter takes on a pod, in rows of the slots and in bytes. One place for the rule: the engine lays adapters
-out by it, the store and the operator count by it.
+"""What an adapter takes on a pod, in rows of the slots and in bytes below them. One place for the rule: the engine lays
+adapters out by it, the store and the operator count by it.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from motet_api.artifact.targets import LinearShapes
+from motet_api.artifact.targets import TargetModule
 
 SMALLEST_ROWS: Final = 8
 
@@ -14,10 +15,9 @@ def slot_rows(rank: int) -> int:
     return max(SMALLEST_ROWS, 1 << (rank - 1).bit_length())
 
 
-def slot_bytes(rank: int, base: LinearShapes, element_bytes: int) -> int:
-    """Bytes of a slot for an adapter of this rank: its rows in the stacks of *every* module of the base that an adapter
-    may change, whichever it does change, since a slot is the same rows everywhere.
+def held_bytes(targets: Iterable[TargetModule], element_bytes: int) -> int:
+    """Bytes of an adapter in a pod's memory or on its disk: its low-rank weights in the base's type.
 
-    `element_bytes`: size of an element in the stacks (the base's on a GPU, 4 on a CPU).
+    A classification head is left out: it is a few thousand numbers beside millions.
     """
-    return slot_rows(rank) * element_bytes * sum(height + width for height, width in base.values())
+    return element_bytes * sum(target.rank * (target.height + target.width) for target in targets)

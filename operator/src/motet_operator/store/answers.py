@@ -82,7 +82,7 @@ class Answers:
                 self._pulls.begin(wanted, request.namespace)
             self._pulls.asked(wanted, request.namespace)
             return _failed(refusal.reason, refusal.message, artifact.digest)
-        compatible, mismatch, slot_bytes = self._compatibility(request, artifact)
+        compatible, mismatch, held_bytes = self._compatibility(request, artifact)
         # Not validated again: there are thousands in one answer.
         return ArtifactReport.model_construct(
             state=ArtifactState.VERIFIED,
@@ -93,7 +93,7 @@ class Answers:
             fetched_bytes=artifact.stored_bytes,
             rank=artifact.facts.rank,
             target_modules=artifact.facts.target_modules,
-            slot_bytes=slot_bytes,
+            held_bytes=held_bytes,
             compatible=compatible,
             mismatch=mismatch,
         )
@@ -112,7 +112,7 @@ class Answers:
             return None, None, None
         if fit.reason is not None:
             return False, Refusal(reason=fit.reason, message=fit.message), None
-        return True, None, fit.slot_bytes
+        return True, None, fit.held_bytes
 
     def _unsigned(self, request: ArtifactRequest, resolution: Resolution, artifact: Artifact) -> Refusal | None:
         """Why the namespace's policy does not take its signature."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from motet_api.artifact.adapter import inspect_adapter
 from motet_api.artifact.errors import ArtifactError
-from motet_api.artifact.footprint import slot_bytes
+from motet_api.artifact.footprint import held_bytes
 from motet_api.artifact.safetensors_header import BASE_DTYPE_BYTES, read_header
 from motet_api.identity import ADAPTER_WEIGHTS_FILE, Digest
 from motet_api.reasons import AdapterReason
@@ -53,7 +53,7 @@ def fit_adapter(digest: Digest, config: Path, weights: Path, base: BaseDescripti
         )
     except ArtifactError as error:
         return Fit(reason=error.reason, message=error.message)
-    return Fit(slot_bytes=slot_bytes(artifact.rank, base.modules, base.dtype_bytes))
+    return Fit(held_bytes=held_bytes(artifact.targets, base.dtype_bytes))
 
 
 def examine_base(files: Mapping[str, Path]) -> Facts:

@@ -54,11 +54,11 @@ class Failure(KubeModel):
 
 
 class Fit(KubeModel):
-    """Whether an adapter fits a base: `reason` says why not. `slot_bytes` is what it takes there."""
+    """Whether an adapter fits a base: `reason` says why not. `held_bytes` is what it takes on a pod there."""
 
     reason: AdapterReason | None = None
     message: str = ""
-    slot_bytes: int | None = None
+    held_bytes: int | None = None
 
 
 class Facts(KubeModel):

@@ -105,6 +105,7 @@ class Entry:
             digest=artifact and artifact.digest,
             rank=artifact and artifact.rank,
             size_bytes=artifact and artifact.size_bytes,
+            held_bytes=artifact and artifact.held_bytes,
             target_modules=artifact.target_names if artifact else [],
             in_flight=self.in_flight,
             load_seconds=self.load_seconds,
