@@ -97,10 +97,11 @@ def pod(
     running: bool = True,
     age_seconds: float = 600,
     problem: str = "",
+    template: str = "",
 ) -> Pod:
     """A runtime pod."""
     started = NOW - timedelta(seconds=age_seconds) if running else None
-    return Pod(name, f"10.0.0.{sum(name.encode()) % 250}", running, ready, started, problem)
+    return Pod(name, f"10.0.0.{sum(name.encode()) % 250}", running, ready, started, problem, template)
 
 
 def holds(*entries: tuple[str, AdapterReason] | str, known: bool = True, **more: Any) -> AdaptersReport:

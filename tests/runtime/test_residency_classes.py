@@ -172,3 +172,15 @@ async def test_names_count_versions_on_demand_too() -> None:
         assert ambiguous.code is ErrorCode.MODEL_AMBIGUOUS
         assert "a@v1, a@v2" in ambiguous.message
         assert "a@v1, a@v2, b@v1" in (await refusal(scene, "c")).message
+
+
+async def test_what_other_pods_serve_must_arrive_before_a_new_pod_is_ready() -> None:
+    async with reconciling() as scene:
+        scene.loader.failures["a@v1"] = AdapterReason.RANK_TOO_LARGE
+        proven = row("a@v1", REQUIRED).model_copy(update={"proven": True})
+        scene.want_rows(proven)
+        await scene.until(a_v1=AdapterReason.RANK_TOO_LARGE)
+        assert not scene.residency.settled()
+        assert scene.residency.report()[0].proven
+        scene.want_rows(proven.model_copy(update={"proven": False}))
+        assert scene.residency.settled()

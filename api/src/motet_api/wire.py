@@ -24,6 +24,9 @@ class DesiredAdapter(KubeModel):
     digest: Digest | None = None
     residency: Residency = Residency.REQUIRED
     from_store: Annotated[bool, Field(description="Fetched from the store by digest, not from `uri`.")] = False
+    proven: Annotated[
+        bool, Field(description="Pods of an earlier template serve it: a pod that cannot must not take their place.")
+    ] = False
 
 
 class DesiredAdapters(KubeModel):
@@ -40,7 +43,7 @@ class DesiredAdapters(KubeModel):
 class AdapterReport(KubeModel):
     """What a pod says of one version.
 
-    `uri`, `desired_digest` and `residency` are what the pod was told; `digest`, `rank`, `size_bytes` and
+    `uri`, `desired_digest`, `residency` and `proven` are what the pod was told; `digest`, `rank`, `size_bytes` and
     `target_modules` are what it found, once verified, and `held_bytes` what it takes of the pod's `adapter_bytes`.
     """
 
@@ -50,6 +53,7 @@ class AdapterReport(KubeModel):
     uri: str = ""
     desired_digest: Digest | None = None
     residency: Residency | None = None
+    proven: bool | None = None
     digest: Digest | None = None
     rank: int | None = None
     size_bytes: int | None = None

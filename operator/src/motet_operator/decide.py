@@ -22,6 +22,7 @@ from motet_operator.keys import CHILDREN, Kind, ObjectName
 from motet_operator.model_status import ModelFacts, model_status
 from motet_operator.residency import in_wanted_state, standings
 from motet_operator.resources import Manifest, digest, make_children, wanted_children
+from motet_operator.rolling import rolled
 from motet_operator.snapshot import PodState, Snapshot
 from motet_operator.views import Child, Model
 
@@ -95,7 +96,8 @@ def decide(
     if model is None or model.deleting:
         # Its children go with it by garbage collection; what is left is to say so on its adapters.
         return Decision(adapter_statuses=said, look_again=min(waiting, default=None))
-    documents = assignments[snapshot.key].documents(state.pod.name for state in snapshot.pods)
+    placed = assignments[snapshot.key].documents(state.pod.name for state in snapshot.pods)
+    documents = rolled(snapshot.pods, placed)
     source = base_source(model, snapshot.base, installation.store)
     wanted = wanted_children(model.spec, installation) if model.spec is not None else frozenset(CHILDREN)
     made = make_children(model.meta, model.spec, source.effective, installation) if model.spec is not None else {}
@@ -181,8 +183,8 @@ def _refusal(taken: Sequence[Child], refused: Mapping[Kind, str]) -> Verdict | N
 
 def _tellings(pods: Sequence[PodState], documents: Documents, store: str) -> Iterator[Tell]:
     for state in pods:
-        document = documents[state.pod.name]
-        if state.report is None or in_wanted_state(state, document):
+        document = documents.get(state.pod.name)
+        if document is None or state.report is None or in_wanted_state(state, document):
             continue
         body = DesiredAdapters(adapters=list(document), store=store)
         why = "what it holds differs" if state.report.desired_known else "it has not been told since it started"
@@ -197,7 +199,9 @@ def _waits(pods: Sequence[PodState], documents: Documents, now: datetime) -> Ite
         if state.report is None:
             young = state.pod.started is None or now - state.pod.started < _YOUNG
             yield SOON_SECONDS if young else LATER_SECONDS
-        elif not in_wanted_state(state, documents[state.pod.name]):
+        elif (document := documents.get(state.pod.name)) is None:
+            yield LATER_SECONDS
+        elif not in_wanted_state(state, document):
             yield SOON_SECONDS
         else:
             reasons = {entry.reason for entry in state.report.adapters}

@@ -27,6 +27,12 @@ def obstacle(state: PodState) -> str:
         return state.pod.problem
     if not state.report.base_loaded:
         return f"{state.pod.name} loads the base model"
+    if not state.report.desired_known:
+        return f"{state.pod.name} has not been told its adapters"
+    refused = [entry for entry in state.report.adapters if entry.proven and entry.reason.failed]
+    for entry in refused:
+        why = f"{entry.reason}: {entry.message}"
+        return f"{state.pod.name} cannot serve {entry.id}, which pods of the spec before serve: {why}"
     waits = [f"{entry.id} ({entry.reason})" for entry in state.report.adapters if holds_back(entry.reason)]
     more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
     return f"{state.pod.name} is not ready without {waits[0]}{more}" if waits else ""

@@ -179,7 +179,12 @@ def in_wanted_state(state: PodState, document: Sequence[DesiredAdapter]) -> bool
 
 def _as_told(wanted: DesiredAdapter, found: AdapterReport | None) -> bool:
     """Whether a pod knows all that it should of a version; one of an earlier release does not say how firmly."""
-    return found is not None and found.desired_digest == wanted.digest and found.residency in (None, wanted.residency)
+    return (
+        found is not None
+        and found.desired_digest == wanted.digest
+        and found.residency in (None, wanted.residency)
+        and found.proven in (None, wanted.proven)
+    )
 
 
 def holds_back(reason: AdapterReason) -> bool:

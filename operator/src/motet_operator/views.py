@@ -99,7 +99,7 @@ class Prefetching:
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A runtime pod that is not on its way out. `running` is about the container that answers the operator; `problem`
-    is why any of its containers does not run.
+    is why any of its containers does not run. `template` tells apart which form of the Deployment it was made from.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Pod:
     ready: bool
     started: datetime | None
     problem: str
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,7 @@ def _pod(raw: Raw) -> Pod | None:
         ready=conditions.get("Ready", {}).get("status") == "True",
         started=datetime.fromisoformat(running["startedAt"]) if running and running.get("startedAt") else None,
         problem=_problem([*(status.get("initContainerStatuses") or []), *statuses], conditions.get("PodScheduled", {})),
+        template=(metadata.get("labels") or {}).get("pod-template-hash", ""),
     )
 
 

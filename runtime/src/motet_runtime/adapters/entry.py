@@ -62,8 +62,8 @@ class Entry:
 
     @property
     def settled(self) -> bool:
-        """Whether it has arrived, or failed: for good, or `PATIENCE` times."""
-        if self.reason.failed:
+        """Whether it has arrived, or failed: for good, or `PATIENCE` times. What other pods serve must arrive."""
+        if self.reason.failed and not self.desired.proven:
             return not self.reason.transient or self.attempts >= PATIENCE
         return self.reason is AdapterReason.RESIDENT
 
@@ -102,6 +102,7 @@ class Entry:
             uri=self.desired.uri,
             desired_digest=self.desired.digest,
             residency=self.desired.residency,
+            proven=self.desired.proven,
             digest=artifact and artifact.digest,
             rank=artifact and artifact.rank,
             size_bytes=artifact and artifact.size_bytes,

@@ -95,7 +95,8 @@ class Residency:
         """Whether every required adapter is resident, or has failed: for good, or `PATIENCE` times.
 
         A new pod waits a while for a source that does not answer, but not for ever: one wrong path would otherwise keep
-        every new pod of a model away from the adapters that are well.
+        every new pod of a model away from the adapters that are well. But what pods of an earlier template serve must
+        arrive: it is this pod that is wrong for it.
         """
         return self._desired is not None and not self.awaited()
 
