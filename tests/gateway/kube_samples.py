@@ -74,7 +74,7 @@ def endpoint_slice(
         | {"labels": {"motet.dev/model-deployment": model, "kubernetes.io/service-name": model}},
         "addressType": family,
         "ports": [
-            {"name": "admin", "port": 8001, "protocol": "TCP"},
+            {"name": "report", "port": 8124, "protocol": "TCP"},
             {"name": "http", "port": 8123, "protocol": "TCP"},
         ],
         "endpoints": [

@@ -89,7 +89,7 @@ def test_what_a_pod_of_vllm_holds_is_asked_at_its_agent() -> None:
     vllm = model_deployment(version=2)
     vllm["spec"] |= {"engine": {"type": "VLLM"}, "template": {"image": "vllm"}}
     cache.put(Kind.MODEL_DEPLOYMENT, vllm)
-    assert [pod.reports_at for pod in cache.table().all_pods()] == ["10.0.0.1:8001"]
+    assert [pod.reports_at for pod in cache.table().all_pods()] == ["10.0.0.1:8124"]
 
 
 def test_a_list_read_again_keeps_the_table_if_nothing_has_changed() -> None:

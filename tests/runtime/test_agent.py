@@ -11,15 +11,19 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
 from motet_api.identity import AdapterId
 from motet_api.loraadapter import Residency as ResidencyClass
+from motet_api.names import ADAPTERS_PATH, BASE_PATH
 from motet_api.reasons import AdapterReason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
 from motet_runtime.adapters.residency import Residency
 from motet_runtime.agent.base_shapes import describe_base
 from motet_runtime.agent.engine_client import EngineClient
 from motet_runtime.agent.loader import EngineLoader
+from motet_runtime.agent.routes import make_apps
 from motet_runtime.agent.sidecar import Sidecar
 from motet_runtime.errors import ModelError
 from motet_runtime.lifecycle import Lifecycle
@@ -248,3 +252,12 @@ def test_the_base_is_described_from_its_files(folder: Path, tmp_path: Path) -> N
     assert described.modules["model.layers.1.mlp.down_proj"] == (64, 128)
     with pytest.raises(ModelError, match="cannot be read"):
         describe_base(tmp_path, "tiny")
+
+
+async def test_what_may_only_be_read_changes_nothing(folder: Path) -> None:
+    async with agent(folder, FakeVllm()) as one:
+        admin, reading = make_apps(one.sidecar, CollectorRegistry())
+        methods = {route.path: route.methods for route in reading.routes if isinstance(route, Route)}
+        assert set(methods) == {ADAPTERS_PATH, BASE_PATH, "/metrics"}
+        assert all(found == {"GET", "HEAD"} for found in methods.values())
+        assert {"PUT"} in [route.methods for route in admin.routes if isinstance(route, Route)]

@@ -140,6 +140,8 @@ def agent(engine: Vllm, cache: Path) -> Iterator[Agent]:
         "tiny",
         "--host",
         "127.0.0.1",
+        "--report-port",
+        str(free_port()),
         "--admin-port",
         str(port),
         "--max-rank",

@@ -38,6 +38,9 @@ SERVING_PORT_NAME: Final = "http"
 SERVING_PORT: Final = 8000
 ADMIN_PORT_NAME: Final = "admin"
 ADMIN_PORT: Final = 8001
+REPORT_PORT_NAME: Final = "report"
+REPORT_PORT: Final = 8004
+"""Of the agent beside vLLM: what the pod holds, for the gateway, as the serving port is the engine's own."""
 STORE_PORT: Final = 8002
 """The adapter store's reads: manifests and blobs, for runtime pods."""
 STORE_ADMIN_PORT: Final = 8003

@@ -93,7 +93,7 @@ class ObjectCache:
         return [pod if self._has_agent(pod) else dataclasses.replace(pod, reports_at="") for pod in pods.values()]
 
     def _has_agent(self, pod: Pod) -> bool:
-        """Whether what the pod holds is asked at its admin port: vLLM itself would not say it."""
+        """Whether what the pod holds is asked at its agent: vLLM itself would not say it."""
         model = self._models.get(pod.model)
         return model is not None and model.engine is EngineType.VLLM
 

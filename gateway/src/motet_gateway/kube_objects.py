@@ -8,7 +8,7 @@ from typing import Any, Final
 from motet_api.identity import PodName
 from motet_api.loraadapter import LoraAdapter, LoraAdapterStatus, ModelRef, VersionStatus
 from motet_api.modeldeployment import ModelDeployment
-from motet_api.names import ADMIN_PORT, ADMIN_PORT_NAME, MODEL_LABEL, SERVING_PORT, SERVING_PORT_NAME
+from motet_api.names import MODEL_LABEL, REPORT_PORT, REPORT_PORT_NAME, SERVING_PORT, SERVING_PORT_NAME
 from motet_api.objects import AdapterSource
 from motet_gateway.table import Adapter, Mirror, Model, ObjectKey, Pod, PodKey, Share, Source
 
@@ -92,7 +92,7 @@ def parse_slice(obj: Mapping[str, Any]) -> list[Pod]:
         return []
     model = ObjectKey(namespace, name)
     ports = obj.get("ports") or []
-    serving, admin = _port(ports, SERVING_PORT_NAME, SERVING_PORT), _port(ports, ADMIN_PORT_NAME, ADMIN_PORT)
+    serving, report = _port(ports, SERVING_PORT_NAME, SERVING_PORT), _port(ports, REPORT_PORT_NAME, REPORT_PORT)
     pods = []
     for endpoint in obj.get("endpoints") or []:
         address = endpoint["addresses"][0]
@@ -101,7 +101,7 @@ def parse_slice(obj: Mapping[str, Any]) -> list[Pod]:
         # Absent means ready (the API's rule); the endpoint controller always sets it.
         ready = (endpoint.get("conditions") or {}).get("ready") is not False
         pod = PodKey(namespace, PodName(target.get("name") or address))
-        pods.append(Pod(pod, model, f"{host}:{serving}", ready, reports_at=f"{host}:{admin}"))
+        pods.append(Pod(pod, model, f"{host}:{serving}", ready, reports_at=f"{host}:{report}"))
     return pods
 
 

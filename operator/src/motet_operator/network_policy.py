@@ -6,26 +6,28 @@ any usual implementation.
 
 from typing import Any, Final
 
-from motet_api.names import ADMIN_PORT, MODEL_LABEL, SERVING_PORT, STORE_PORT
+from motet_api.modeldeployment import EngineType
+from motet_api.names import ADMIN_PORT, MODEL_LABEL, REPORT_PORT, SERVING_PORT, STORE_PORT
 from motet_operator.installation import Peers, PodSelection
 
 _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 _DNS_PORT: Final = 53
 
 
-def make_network_policy_spec(name: str, peers: Peers) -> dict[str, Any]:
+def make_network_policy_spec(name: str, engine: EngineType, peers: Peers) -> dict[str, Any]:
     """The NetworkPolicy's spec.
 
-    The admin port is the operator's; the gateway asks it what is resident where the engine's own port cannot say, and
-    metrics are read there.
+    The admin port, where adapters are loaded, is the operator's alone. What is open for requests, and for metrics, can
+    change nothing; of vLLM's server it can (it has no port of its own for that), so only the gateway reaches it.
     """
-    callers = [_pods(peers.gateway), _pods(peers.operator)]
+    vllm = engine is EngineType.VLLM
+    requests = [_port(SERVING_PORT), _port(REPORT_PORT)] if vllm else [_port(SERVING_PORT)]
     ingress = [
-        {"from": [_pods(peers.gateway)], "ports": [_port(SERVING_PORT)]},
-        {"from": callers, "ports": [_port(ADMIN_PORT)]},
+        {"from": [_pods(peers.gateway)], "ports": requests},
+        {"from": [_pods(peers.operator)], "ports": [_port(ADMIN_PORT)]},
     ]
     if peers.metrics_namespace:
-        scraped = [_port(SERVING_PORT), _port(ADMIN_PORT)]
+        scraped = [_port(REPORT_PORT if vllm else SERVING_PORT)]
         ingress.append({"from": [_namespace(peers.metrics_namespace)], "ports": scraped})
     egress: list[dict[str, Any]] = [{"ports": [_port(_DNS_PORT, "UDP"), _port(_DNS_PORT)]}]
     if peers.store is not None:

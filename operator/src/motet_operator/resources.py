@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from motet_api.modeldeployment import AutoscalingSpec, ModelDeploymentSpec, ModelSourceStatus
+from motet_api.modeldeployment import AutoscalingSpec, EngineType, ModelDeploymentSpec, ModelSourceStatus
 from motet_api.names import (
     API_VERSION,
     COMPONENT_LABEL,
@@ -55,7 +55,7 @@ def make_children(
     """
     made: dict[Kind, Manifest] = {Kind.SERVICE_ACCOUNT: make_service_account(meta), Kind.SERVICE: make_service(meta)}
     if installation.peers is not None:
-        made[Kind.NETWORK_POLICY] = make_network_policy(meta, installation.peers)
+        made[Kind.NETWORK_POLICY] = make_network_policy(meta, spec.engine.type, installation.peers)
     made[Kind.DISRUPTION_BUDGET] = make_disruption_budget(meta)
     if base is not None:
         if prefetches(spec):
@@ -77,9 +77,9 @@ def make_service(meta: ObjectMeta) -> Manifest:
     return _object(Kind.SERVICE, meta) | {"spec": {"selector": {MODEL_LABEL: meta.name}, "ports": [port]}}
 
 
-def make_network_policy(meta: ObjectMeta, peers: Peers) -> Manifest:
+def make_network_policy(meta: ObjectMeta, engine: EngineType, peers: Peers) -> Manifest:
     """Keeps everybody but the gateway and the operator from the pods."""
-    return _object(Kind.NETWORK_POLICY, meta) | {"spec": make_network_policy_spec(meta.name, peers)}
+    return _object(Kind.NETWORK_POLICY, meta) | {"spec": make_network_policy_spec(meta.name, engine, peers)}
 
 
 def make_disruption_budget(meta: ObjectMeta) -> Manifest:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from motet_api.dtypes import DType
 from motet_api.identity import DIGEST_PATTERN, Digest
-from motet_api.names import ADMIN_PORT, CLAIM_MOUNT_ROOT, SERVING_PORT
+from motet_api.names import ADMIN_PORT, CLAIM_MOUNT_ROOT, REPORT_PORT, SERVING_PORT
 from motet_runtime.settings import EngineOptions, FetchSettings, Settings
 
 
@@ -122,6 +122,7 @@ def _add_agent(agent: argparse.ArgumentParser) -> None:
     add("--model-name", required=True, help="name of the ModelDeployment")
     add("--host", default="0.0.0.0")  # noqa: S104 - a pod's only purpose is to be reached
     add("--admin-port", type=_whole(1, 65535), default=ADMIN_PORT)
+    add("--report-port", type=_whole(1, 65535), default=REPORT_PORT, help="what the pod holds and metrics, to be read")
     add("--claim-root", type=Path, default=Path(CLAIM_MOUNT_ROOT), help="where claims are mounted")
     add("--max-batch-size", type=_whole(1), default=32, help="requests that the engine runs at once")
     add("--max-rank", type=_whole(1), default=64, help="adapters of a higher rank are refused")

@@ -14,7 +14,7 @@ from motet_runtime.adapters.sources import local_path
 from motet_runtime.agent.base_shapes import describe_base
 from motet_runtime.agent.engine_client import EngineClient
 from motet_runtime.agent.loader import EngineLoader
-from motet_runtime.agent.routes import make_app
+from motet_runtime.agent.routes import make_apps
 from motet_runtime.agent.sidecar import Sidecar
 from motet_runtime.errors import AdapterError, ModelError
 from motet_runtime.http.listeners import listening
@@ -44,7 +44,8 @@ async def run_agent(options: argparse.Namespace) -> int:
         sidecar = Sidecar(options.model_name, base, options.max_batch_size, engine, residency, lifecycle)
         resident = Gauge("motet_runtime_adapters_resident", "Adapters that can be served.", registry=registry)
         resident.set_function(lambda: len(residency.resident()))
-        async with listening([(make_app(sidecar, registry), options.admin_port)], options.host):
+        admin, report = make_apps(sidecar, registry)
+        async with listening([(admin, options.admin_port), (report, options.report_port)], options.host):
             _log.info("listening", extra={"admin_port": options.admin_port, "engine": options.engine_url})
             working = [asyncio.create_task(sidecar.watch()), asyncio.create_task(residency.run())]
             stopping = asyncio.create_task(stop.wait())

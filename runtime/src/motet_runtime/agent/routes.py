@@ -1,4 +1,4 @@
-"""What the agent answers on the admin port: the operator's and the gateway's routes, and the probes."""
+"""What the agent answers: the operator and the probes on the admin port, and on another one whoever may only read."""
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -15,8 +15,8 @@ from motet_runtime.errors import RequestError
 from motet_runtime.http.answers import Json, on_crash, on_http_exception, on_request_error, parse_body
 
 
-def make_app(sidecar: Sidecar, registry: CollectorRegistry) -> Starlette:
-    """The application of the admin port."""
+def make_apps(sidecar: Sidecar, registry: CollectorRegistry) -> tuple[Starlette, Starlette]:
+    """The application of the admin port, and the one that changes nothing."""
 
     async def get_adapters(_: Request) -> Response:
         return Json(sidecar.report().to_wire())
@@ -45,14 +45,18 @@ def make_app(sidecar: Sidecar, registry: CollectorRegistry) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
-        routes=[
-            Route(ADAPTERS_PATH, get_adapters, methods=["GET"]),
-            Route(ADAPTERS_PATH, put_adapters, methods=["PUT"]),
-            Route(BASE_PATH, get_base, methods=["GET"]),
-            Route(LIVE_PATH, live, methods=["GET"]),
-            Route(READY_PATH, ready, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
-        exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_crash},
+    reading = [
+        Route(ADAPTERS_PATH, get_adapters, methods=["GET"]),
+        Route(BASE_PATH, get_base, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
+    ]
+    ordering = [
+        Route(ADAPTERS_PATH, put_adapters, methods=["PUT"]),
+        Route(LIVE_PATH, live, methods=["GET"]),
+        Route(READY_PATH, ready, methods=["GET"]),
+    ]
+    handlers = {RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_crash}
+    return (
+        Starlette(routes=[*reading, *ordering], exception_handlers=handlers),
+        Starlette(routes=reading, exception_handlers=handlers),
     )
