@@ -1,7 +1,7 @@
 """The operator's Deployment: one replica works, another stands by, and neither a drain nor an update takes both."""
 
 from motet_operator.command_line import make_parser
-from motet_operator.lease import LeaseName
+from motet_operator.running.lease import LeaseName
 from tests.chart.rendering import containers, of_kind, render
 
 

@@ -22,16 +22,16 @@ from motet_api.wire import (
     DesiredAdapters,
     VersionOutcome,
 )
-from motet_operator.act import Actor
-from motet_operator.applied import AppliedMemory
-from motet_operator.artifacts import ArtifactBook
+from motet_operator.clients.artifacts import ArtifactBook
+from motet_operator.clients.store_client import StoreClient
 from motet_operator.errors import SilentPodError, SilentStoreError
-from motet_operator.index import Index
 from motet_operator.keys import Kind, ModelKey, ObjectName
-from motet_operator.observe import Observer, Witnesses
-from motet_operator.reconciler import Reconciler
-from motet_operator.report import Reporter
-from motet_operator.store_client import StoreClient
+from motet_operator.kube.index import Index
+from motet_operator.passes.act import Actor
+from motet_operator.passes.applied import AppliedMemory
+from motet_operator.passes.observe import Observer, Witnesses
+from motet_operator.passes.reconciler import Reconciler
+from motet_operator.passes.report import Reporter
 from tests.operator.factories import INSTALLATION, KEY, NAMESPACE, NOW
 from tests.operator.fakes import FakeCluster
 

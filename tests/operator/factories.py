@@ -6,11 +6,11 @@ from typing import Any
 from motet_api.identity import AdapterId, Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdapterReport, AdaptersReport
-from motet_operator.base_source import base_source
-from motet_operator.decide import Decision, decide
 from motet_operator.installation import Installation, RuntimeImage
 from motet_operator.keys import RESOURCES, Kind, ModelKey
-from motet_operator.resources import digest, make_children
+from motet_operator.models.base_source import base_source
+from motet_operator.models.resources import digest, make_children
+from motet_operator.passes.decide import Decision, decide
 from motet_operator.snapshot import Applied, BaseAnswer, PodState, Snapshot
 from motet_operator.views import Adapter, Child, ChildView, Declared, Model, Pod, Rollout, Scaling, read
 

@@ -7,8 +7,8 @@ from motet_api.identity import Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdapterReport, AdaptersReport, DesiredAdapter, DesiredAdapters
 from motet_operator.errors import NotFoundError, OperatorError, SilentPodError
-from motet_operator.index import Index
 from motet_operator.keys import Kind
+from motet_operator.kube.index import Index
 from tests.operator.factories import MODEL
 
 Raw = dict[str, Any]

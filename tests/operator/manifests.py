@@ -5,10 +5,10 @@ from typing import Any
 
 from motet_api.identity import Digest
 from motet_api.store import ArtifactReport, ArtifactState
-from motet_operator.base_source import base_source
 from motet_operator.installation import Installation, Peers, PodSelection
 from motet_operator.keys import Kind
-from motet_operator.resources import Manifest, make_children
+from motet_operator.models.base_source import base_source
+from motet_operator.models.resources import Manifest, make_children
 from motet_operator.snapshot import BaseAnswer
 from tests.operator.factories import DIGEST, INSTALLATION, model
 

@@ -16,14 +16,14 @@ from motet_api.store import (
     ArtifactState,
     Refusal,
 )
-from motet_operator.applied import AppliedMemory
-from motet_operator.base_source import BaseSource, base_request, base_source
-from motet_operator.decide import SOON_SECONDS, Apply, Delete, decide
 from motet_operator.errors import SilentStoreError
-from motet_operator.index import Index
 from motet_operator.installation import Installation
 from motet_operator.keys import Kind
-from motet_operator.observe import Observer
+from motet_operator.kube.index import Index
+from motet_operator.models.base_source import BaseSource, base_request, base_source
+from motet_operator.passes.applied import AppliedMemory
+from motet_operator.passes.decide import SOON_SECONDS, Apply, Delete, decide
+from motet_operator.passes.observe import Observer
 from motet_operator.snapshot import BaseAnswer, Snapshot
 from motet_operator.views import Model
 from tests.operator.factories import DIGEST, INSTALLATION, KEY, NAMESPACE, NOW, OTHER_DIGEST, model, raw_model

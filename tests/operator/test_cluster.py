@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from motet_operator.cluster import TURNED_AWAY_AGAIN, Cluster, resource_of
 from motet_operator.errors import (
     ConflictError,
     NotFoundError,
@@ -20,6 +19,7 @@ from motet_operator.errors import (
     UnavailableError,
 )
 from motet_operator.keys import Kind
+from motet_operator.kube.cluster import TURNED_AWAY_AGAIN, Cluster, resource_of
 
 
 class Counter:

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from motet_operator.condition_metrics import ConditionCollector
-from motet_operator.index import Index
 from motet_operator.keys import Kind
+from motet_operator.kube.index import Index
+from motet_operator.running.condition_metrics import ConditionCollector
 from tests.operator.factories import raw_adapter, raw_model
 
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from motet_api.reasons import AdapterReason, ConditionType, Reason
+from motet_operator.adapters.version_conditions import BLAMES
 from motet_operator.conditions import LONGEST_MESSAGE, Stamp, Verdict, no, same, unknown, yes
-from motet_operator.version_conditions import BLAMES
 from tests.operator.factories import NOW
 
 LATER = NOW + timedelta(hours=1)

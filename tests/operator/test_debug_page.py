@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from motet_operator.debug_page import make_debug_page
-from motet_operator.decide import Delete
-from motet_operator.index import Index
-from motet_operator.journal import KEYS, LONGEST_TEXT, REASONS, Journal, describe
 from motet_operator.keys import Kind, ModelKey
-from motet_operator.queue import KeyState, Place
+from motet_operator.kube.index import Index
+from motet_operator.passes.decide import Delete
+from motet_operator.running.debug_page import make_debug_page
+from motet_operator.running.journal import KEYS, LONGEST_TEXT, REASONS, Journal, describe
+from motet_operator.running.queue import KeyState, Place
 from tests.operator.factories import KEY, NOW, decided, raw_model, settled
 from tests.operator.factories import model as make_model
 

@@ -9,7 +9,8 @@ import pytest
 from motet_api.objects import Condition
 from motet_api.reasons import AdapterReason
 from motet_operator.conditions import find
-from motet_operator.decide import (
+from motet_operator.keys import Kind
+from motet_operator.passes.decide import (
     LATER_SECONDS,
     SOON_SECONDS,
     STEADY_SECONDS,
@@ -19,7 +20,6 @@ from motet_operator.decide import (
     Tell,
     decide,
 )
-from motet_operator.keys import Kind
 from motet_operator.snapshot import Snapshot
 from motet_operator.views import Rollout, Scaling
 from tests.operator.factories import (

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from motet_operator.election import Alone, Election, Timing
 from motet_operator.errors import ConflictError, NotFoundError, OperatorError, RefusedError, UnavailableError
-from motet_operator.lease import LeaseName
+from motet_operator.running.election import Alone, Election, Timing
+from motet_operator.running.lease import LeaseName
 from tests.operator.timeline import Timeline, settle
 
 NAME = LeaseName("motet-system", "motet-operator")

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from motet_api.modeldeployment import ModelDeploymentSpec
-from motet_operator.base_source import base_request
+from motet_operator.models.base_source import base_request
 from tests.operator.factories import OTHER_DIGEST, model
 from tests.operator.manifests import WITH_STORE, children
 

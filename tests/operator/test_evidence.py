@@ -3,7 +3,7 @@
 import pytest
 
 from motet_api.wire import LATENCY_BOUNDS_MS, AdapterOutcome, VersionOutcome
-from motet_operator.evidence import merge, quantile
+from motet_operator.adapters.evidence import merge, quantile
 
 
 def outcome(*versions: VersionOutcome) -> AdapterOutcome:

@@ -22,4 +22,14 @@ def test_no_module_loads_the_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
-    assert "motet_operator.decide" in MODULES
+    assert "motet_operator.passes.decide" in MODULES
+
+
+def test_the_reconciler_loads_no_library_of_the_stores() -> None:
+    """It is one of two replicas on a budget of memory; what fetches is a process of its own."""
+    code = (
+        f"import sys\nsys.path[:] = {sys.path!r}\nimport motet_operator.operate\n"
+        "print(sorted({'boto3', 'botocore', 'huggingface_hub', 'numpy', 'oras'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from motet_operator.index import Index
 from motet_operator.keys import Kind, ModelKey
+from motet_operator.kube.index import Index
 from tests.operator.factories import KEY, MODEL, NAMESPACE, raw_adapter, raw_child, raw_model
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from motet_operator.lease import Lease, LeaseName, Step, make_lease, next_step, read_lease
+from motet_operator.running.lease import Lease, LeaseName, Step, make_lease, next_step, read_lease
 
 NAME = LeaseName("motet-system", "motet-operator")
 NOW = datetime(2026, 11, 24, 10, 0, 0, 5, tzinfo=UTC)

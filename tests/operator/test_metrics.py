@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from motet_operator.condition_metrics import ConditionCollector
-from motet_operator.index import Index
+from motet_operator.kube.index import Index
 from motet_operator.metrics import Metrics
+from motet_operator.running.condition_metrics import ConditionCollector
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator.md"
 

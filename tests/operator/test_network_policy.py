@@ -5,7 +5,7 @@ from typing import Any
 
 from motet_api.modeldeployment import EngineType
 from motet_operator.keys import Kind
-from motet_operator.network_policy import make_network_policy_spec
+from motet_operator.models.network_policy import make_network_policy_spec
 from tests.operator.manifests import PEERS, WITH_STORE, children
 
 Rule = dict[str, Any]

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from motet_api.wire import AdapterOutcome, VersionOutcome
+from motet_operator.clients.outcomes import OutcomesClient
 from motet_operator.errors import UnavailableError
-from motet_operator.outcomes import OutcomesClient
 
 NAME = ("speech", "voice")
 OUTCOME = AdapterOutcome(namespace="speech", name="voice", versions=[VersionOutcome(version="v1", requests=3)])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from motet_api.loraadapter import LoraAdapterStatus
-from motet_operator.patience import LONGEST_SECONDS, STEP_SECONDS, Patience, is_step
+from motet_operator.passes.patience import LONGEST_SECONDS, STEP_SECONDS, Patience, is_step
 
 
 class Clock:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motet_api.loraadapter import Residency
-from motet_operator.placement import Item, Placement, Room, place
+from motet_operator.adapters.placement import Item, Placement, Room, place
 
 REQUIRED, PREFERRED, ON_DEMAND = Residency.REQUIRED, Residency.PREFERRED, Residency.ON_DEMAND
 

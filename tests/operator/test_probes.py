@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from motet_operator.keys import ModelKey
 from motet_operator.metrics import Metrics
-from motet_operator.probes import STUCK_SECONDS, make_metrics_page, make_probes
+from motet_operator.running.probes import STUCK_SECONDS, make_metrics_page, make_probes
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from motet_operator.errors import UnavailableError
-from motet_operator.queue import LAST_BACKOFF_SECONDS, KeyState, Place, WorkQueue
+from motet_operator.running.queue import LAST_BACKOFF_SECONDS, KeyState, Place, WorkQueue
 
 
 class Sleeps:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from motet_operator.rate import RateLimit
+from motet_operator.kube.rate import RateLimit
 from tests.operator.timeline import Timeline
 
 

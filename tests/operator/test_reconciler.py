@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from motet_api.reasons import AdapterReason
-from motet_operator.act import Actor
-from motet_operator.applied import AppliedMemory
 from motet_operator.errors import NotFoundError, RefusedError, UnavailableError
-from motet_operator.index import Index
 from motet_operator.keys import Kind
-from motet_operator.observe import Observer
-from motet_operator.patience import Patience
-from motet_operator.reconciler import Reconciler
-from motet_operator.report import Reporter
+from motet_operator.kube.index import Index
+from motet_operator.passes.act import Actor
+from motet_operator.passes.applied import AppliedMemory
+from motet_operator.passes.observe import Observer
+from motet_operator.passes.patience import Patience
+from motet_operator.passes.reconciler import Reconciler
+from motet_operator.passes.report import Reporter
 from tests.operator.factories import INSTALLATION, KEY, MODEL, NAMESPACE, NOW, raw_adapter, raw_child, raw_model
 from tests.operator.fakes import FakeCluster, FakeRuntime
 

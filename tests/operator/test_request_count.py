@@ -6,9 +6,9 @@ import pytest
 
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport
-from motet_operator import reconciler
 from motet_operator.keys import Kind
-from motet_operator.patience import STEP_SECONDS, Patience
+from motet_operator.passes import reconciler
+from motet_operator.passes.patience import STEP_SECONDS, Patience
 from tests.operator.factories import (
     DIGEST,
     KEY,

@@ -8,7 +8,7 @@ from kubernetes.client import models
 
 from motet_api.names import MODEL_LABEL
 from motet_operator.keys import CHILDREN, Kind
-from motet_operator.resources import Manifest, digest
+from motet_operator.models.resources import Manifest, digest
 from tests.operator.factories import MODEL, MODEL_UID, NAMESPACE
 from tests.operator.manifests import REMOTE, WITH_STORE, children, pod
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from motet_operator.errors import UnavailableError
-from motet_operator.index import Index
 from motet_operator.keys import Kind, ModelKey
-from motet_operator.resync import Resync
+from motet_operator.kube.index import Index
+from motet_operator.kube.resync import Resync
 from tests.operator.factories import KEY, MODEL, NAMESPACE, raw_adapter, raw_child, raw_model
 
 Raw = dict[str, Any]

@@ -9,10 +9,10 @@ from motet_api.loraadapter import ModelRef, TrafficTarget, VersionStatus
 from motet_api.objects import AdapterSource, Condition, ConditionStatus
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.wire import AdapterOutcome, VersionOutcome
+from motet_operator.adapters.residency import Standing
+from motet_operator.adapters.retiring import GRACE, Answers, retirement
+from motet_operator.adapters.versions import Version
 from motet_operator.conditions import no, unknown, yes
-from motet_operator.residency import Standing
-from motet_operator.retiring import GRACE, Answers, retirement
-from motet_operator.versions import Version
 from tests.operator.factories import KEY, NOW
 
 TOLD = [TrafficTarget(version="v2", weight=1)]

@@ -6,9 +6,9 @@ from motet_api.identity import AdapterId
 from motet_api.loraadapter import Residency
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdaptersReport, DesiredAdapter
-from motet_operator.obstacles import obstacle
-from motet_operator.residency import in_wanted_state
-from motet_operator.rolling import rolled
+from motet_operator.adapters.residency import in_wanted_state
+from motet_operator.models.obstacles import obstacle
+from motet_operator.models.rolling import rolled
 from motet_operator.snapshot import PodState
 from tests.operator.factories import holds, state
 

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from motet_api.loraadapter import RolloutAction, RolloutResult, RolloutSpec, RolloutStatus, TrafficTarget
 from motet_api.reasons import Reason
 from motet_api.wire import LATENCY_BOUNDS_MS, VersionOutcome
-from motet_operator.evidence import Evidence
-from motet_operator.rollout import RolloutPlan, Situation, judged_since, kept_versions, plan_rollout, same_split, shares
+from motet_operator.adapters.evidence import Evidence
+from motet_operator.adapters.rollout import (
+    RolloutPlan,
+    Situation,
+    judged_since,
+    kept_versions,
+    plan_rollout,
+    same_split,
+    shares,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from motet_api.identity import AdapterId
 from motet_api.wire import DesiredAdapter, DesiredAdapters
-from motet_operator import runtime_client
+from motet_operator.clients import runtime_client
+from motet_operator.clients.runtime_client import RuntimeClient
 from motet_operator.errors import NotLeadingError, SilentPodError
-from motet_operator.runtime_client import RuntimeClient
 from tests.operator.factories import holds
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from motet_api.store import ArtifactReport, ArtifactRequest, ArtifactsAnswer, ArtifactsQuery, ArtifactState, References
 from motet_api.wire import BaseDescription
-from motet_operator import store_client
+from motet_operator.clients import store_client
+from motet_operator.clients.store_client import StoreClient
 from motet_operator.errors import SilentStoreError
-from motet_operator.store_client import StoreClient
 from tests.operator.factories import DIGEST
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]

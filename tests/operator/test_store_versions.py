@@ -6,9 +6,9 @@ import pytest
 
 from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactReport, ArtifactState, Refusal
-from motet_operator.artifacts import REFUSED_SECONDS, SETTLED_SECONDS, WORRIED_SECONDS
+from motet_operator.clients.artifacts import REFUSED_SECONDS, SETTLED_SECONDS, WORRIED_SECONDS
+from motet_operator.clients.references import ReferenceLoop
 from motet_operator.keys import Kind
-from motet_operator.references import ReferenceLoop
 from tests.operator.adapter_world import BASE, AdapterWorld, FakePod, digest_of
 from tests.operator.factories import DIGEST, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod

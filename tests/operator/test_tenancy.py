@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from motet_operator.tenancy import not_allowed
+from motet_operator.adapters.tenancy import not_allowed
 from tests.operator.factories import NAMESPACE, model
 
 LABELS = {"trusted": {"team": "speech", "tier": "gold"}, "half": {"team": "speech"}, "bare": {}}

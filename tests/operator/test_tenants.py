@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from motet_api.policy import Policy
-from motet_operator.index import Index
+from motet_operator.adapters.quota import Usage
 from motet_operator.keys import Kind, ModelKey
+from motet_operator.kube.index import Index
 from motet_operator.policy_source import PolicySource
-from motet_operator.quota import Usage
 from tests.operator.adapter_world import AdapterWorld, FakePod, at
 from tests.operator.factories import KEY, MODEL, NAMESPACE, NOW, adapter, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from kubernetes.aio import client
 
-from motet_operator.index import Index
 from motet_operator.keys import Kind, ModelKey
-from motet_operator.wiring import watch
+from motet_operator.kube.index import Index
+from motet_operator.kube.wiring import watch
 from tests.operator.api_server import GONE, ApiServer
 from tests.operator.factories import KEY, raw_adapter, raw_model
 
@@ -81,7 +81,7 @@ async def test_a_watch_whose_place_is_lost_is_listed_anew_and_said_to_be() -> No
 
 
 async def test_a_token_that_is_refused_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("motet_operator.wiring._LOGIN_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("motet_operator.kube.wiring._LOGIN_AGAIN_SECONDS", 0.01)
     server = ApiServer()
     server.objects = {"loraadapters": [raw_adapter()]}
     server.refuse_token = "Bearer old"

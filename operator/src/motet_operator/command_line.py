@@ -7,7 +7,7 @@ from pathlib import Path
 from motet_operator.adapter_options import add_adapter_options, service_name
 from motet_operator.installation_options import add_installation_options
 from motet_operator.json_logs import FORMATS
-from motet_operator.lease import LeaseName
+from motet_operator.running.lease import LeaseName
 from motet_operator.store.options import add_store_options
 
 

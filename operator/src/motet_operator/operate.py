@@ -15,35 +15,35 @@ import aiohttp
 from kubernetes.aio import client
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from motet_operator.act import Actor
-from motet_operator.applied import AppliedMemory
-from motet_operator.artifacts import ArtifactBook
-from motet_operator.cluster import Cluster
-from motet_operator.condition_metrics import ConditionCollector
-from motet_operator.connection import connect
-from motet_operator.debug_page import make_debug_page
-from motet_operator.election import Alone, Election, Leadership
+from motet_operator.clients.artifacts import ArtifactBook
+from motet_operator.clients.outcomes import OutcomesClient
+from motet_operator.clients.references import ReferenceLoop
+from motet_operator.clients.runtime_client import RuntimeClient
+from motet_operator.clients.store_client import StoreClient
 from motet_operator.errors import OperatorError, WatchesEndedError
-from motet_operator.index import Index
 from motet_operator.installation_options import installation_of
-from motet_operator.journal import Journal
 from motet_operator.keys import RESOURCES, Kind, ModelKey, seen_kinds
-from motet_operator.lease import LeaseName
+from motet_operator.kube.cluster import Cluster
+from motet_operator.kube.connection import connect
+from motet_operator.kube.index import Index
+from motet_operator.kube.rate import RateLimit
+from motet_operator.kube.resync import Resync
+from motet_operator.kube.wiring import watch
 from motet_operator.metrics import Metrics
-from motet_operator.observe import Observer, Witnesses
-from motet_operator.outcomes import OutcomesClient
-from motet_operator.patience import Patience
+from motet_operator.passes.act import Actor
+from motet_operator.passes.applied import AppliedMemory
+from motet_operator.passes.observe import Observer, Witnesses
+from motet_operator.passes.patience import Patience
+from motet_operator.passes.reconciler import Reconciler
+from motet_operator.passes.report import Reporter
 from motet_operator.policy_source import PolicySource
-from motet_operator.probes import make_metrics_page, make_probes, serving
-from motet_operator.queue import WorkQueue
-from motet_operator.rate import RateLimit
-from motet_operator.reconciler import Reconciler
-from motet_operator.references import ReferenceLoop
-from motet_operator.report import Reporter
-from motet_operator.resync import Resync
-from motet_operator.runtime_client import RuntimeClient
-from motet_operator.store_client import StoreClient
-from motet_operator.wiring import watch
+from motet_operator.running.condition_metrics import ConditionCollector
+from motet_operator.running.debug_page import make_debug_page
+from motet_operator.running.election import Alone, Election, Leadership
+from motet_operator.running.journal import Journal
+from motet_operator.running.lease import LeaseName
+from motet_operator.running.probes import make_metrics_page, make_probes, serving
+from motet_operator.running.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 

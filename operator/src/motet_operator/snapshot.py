@@ -7,9 +7,9 @@ from types import MappingProxyType
 from motet_api.policy import Policy
 from motet_api.store import ArtifactReport
 from motet_api.wire import AdapterOutcome, AdaptersReport
-from motet_operator.artifacts import Answers
+from motet_operator.adapters.quota import Beyond
+from motet_operator.clients.artifacts import Answers
 from motet_operator.keys import Kind, ModelKey, ObjectName
-from motet_operator.quota import Beyond
 from motet_operator.views import Adapter, ChildView, Model, Pod
 
 

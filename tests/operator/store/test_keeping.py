@@ -19,12 +19,12 @@ from motet_api.store import (
     ArtifactState,
     References,
 )
+from motet_operator.clients.store_client import StoreClient
 from motet_operator.errors import NotFoundError, OperatorError, RefusedError, SilentStoreError, UnavailableError
 from motet_operator.store.errors import StoreError
 from motet_operator.store.records import Artifact, Facts, Fit, Resolution
 from motet_operator.store.secret_reader import KubernetesSecrets, NoSecrets
 from motet_operator.store.wanted import Wanted
-from motet_operator.store_client import StoreClient
 from tests.operator.store.material import BASE, FakeSources, Folder, adapter, digest_of
 from tests.operator.store.running import Clock, request, running
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from motet_operator.clients.store_client import StoreClient
 from motet_operator.keys import Kind
-from motet_operator.store_client import StoreClient
 from tests.operator.adapter_world import AdapterWorld, FakePod
 from tests.operator.factories import raw_adapter, raw_model
 from tests.operator.store.material import BASE, FakeSources, Folder, config_bytes, digest_of

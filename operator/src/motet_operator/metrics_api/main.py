@@ -12,16 +12,16 @@ from aiohttp import web
 from kubernetes.aio import client
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from motet_operator.cluster import Cluster
-from motet_operator.connection import connect
 from motet_operator.errors import OperatorError
+from motet_operator.kube.cluster import Cluster
+from motet_operator.kube.connection import connect
 from motet_operator.metrics import ApiMetrics
 from motet_operator.metrics_api.authorization import Authorizer
 from motet_operator.metrics_api.demand import DemandBook
 from motet_operator.metrics_api.gateways import DemandPoller
 from motet_operator.metrics_api.listener import Listener
 from motet_operator.metrics_api.routes import MetricsApi
-from motet_operator.probes import make_metrics_page, serving
+from motet_operator.running.probes import make_metrics_page, serving
 
 log = logging.getLogger(__name__)
 

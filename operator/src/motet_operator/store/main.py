@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from kubernetes.aio import client
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from motet_operator.cluster import Cluster
-from motet_operator.connection import connect
+from motet_operator.kube.cluster import Cluster
+from motet_operator.kube.connection import connect
 from motet_operator.metrics import ApiMetrics
-from motet_operator.probes import make_metrics_page, serving
+from motet_operator.running.probes import make_metrics_page, serving
 from motet_operator.store.assembly import Store, StoreSettings
 from motet_operator.store.metrics import StoreMetrics
 from motet_operator.store.policy_file import PolicyFile

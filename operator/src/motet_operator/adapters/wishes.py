@@ -1,0 +1,73 @@
+"""Which versions the adapter store is asked about in a pass, and against which base. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from motet_api.identity import Digest
+from motet_api.reasons import AdapterReason
+from motet_api.store import ArtifactRequest
+from motet_operator.adapters.home import at_home
+from motet_operator.adapters.tenancy import not_allowed
+from motet_operator.adapters.versions import Version, id_of, versions_of
+from motet_operator.clients.artifacts import Wish
+from motet_operator.keys import ModelKey
+from motet_operator.snapshot import PodState, Site, Snapshot
+from motet_operator.views import Adapter
+
+
+def wishes(snapshot: Snapshot) -> list[Wish]:
+    """Every version at home that the store fetches; not those whose adapter may not be here at all."""
+    return [wish for adapter in at_home(snapshot) for wish in _of_adapter(adapter, snapshot)]
+
+
+def base_ips(sites: Mapping[ModelKey, Site]) -> dict[Digest, str]:
+    """For each base a pod that has it."""
+    return {
+        state.report.base_digest: state.pod.ip
+        for site in sites.values()
+        for state in site.pods
+        if state.report is not None and state.report.base_digest is not None
+    }
+
+
+def _of_adapter(adapter: Adapter, snapshot: Snapshot) -> Iterator[Wish]:
+    beyond = snapshot.tenants.over_quota.get(adapter.name)
+    sites = snapshot.sites
+    for version in versions_of(adapter):
+        if beyond is not None and beyond.of(version.name):
+            continue
+        site = sites.get(version.model)
+        if not version.source.remote or site is None or site.model is None or site.model.spec is None:
+            continue
+        if not not_allowed(site.model, adapter.meta.namespace, snapshot.tenants.labels):
+            request = _request(adapter, version, _base(site.pods), site.model.spec.adapters.max_rank)
+            yield Wish((adapter.name, version.name), request, _worried(adapter, version, site.pods))
+
+
+def _request(adapter: Adapter, version: Version, base: Digest | None, max_rank: int) -> ArtifactRequest:
+    source = version.source
+    return ArtifactRequest(
+        namespace=adapter.meta.namespace,
+        uri=source.uri,
+        revision=source.revision,
+        digest=Digest(version.digest) if version.digest else None,
+        secret_name=source.secret_ref.name if source.secret_ref else None,
+        base_digest=base,
+        max_rank=max_rank,
+    )
+
+
+def _base(pods: Sequence[PodState]) -> Digest | None:
+    """The base to check against: that of the pods that serve, while others come up with another."""
+    known = [state for state in pods if state.report is not None and state.report.base_digest is not None]
+    first = min(known, key=lambda state: (not state.pod.ready, state.pod.name), default=None)
+    return first.report.base_digest if first is not None and first.report is not None else None
+
+
+def _worried(adapter: Adapter, version: Version, pods: Sequence[PodState]) -> bool:
+    name = id_of(adapter, version)
+    return any(
+        entry.id == name and entry.reason is AdapterReason.FETCH_FAILED
+        for state in pods
+        if state.report is not None
+        for entry in state.report.adapters
+    )
