@@ -55,8 +55,6 @@ class FakePod:
             desired_known=self._told is not None,
             draining=False,
             max_batch_size=32,
-            running=0,
-            waiting=0,
             adapters=[_entry(wanted, now - since) for wanted, since in (self._told or {}).values()],
         )
 
@@ -73,7 +71,6 @@ def _entry(wanted: DesiredAdapter, age: float) -> AdapterReport:
         rank=RANK,
         size_bytes=SIZE_BYTES,
         target_modules=MODULES,
-        load_seconds=LOAD_SECONDS,
     )
 
 

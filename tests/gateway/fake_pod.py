@@ -53,8 +53,6 @@ class FakePod:
             desired_known=True,
             draining=self.draining,
             max_batch_size=self.batch,
-            running=self.running,
-            waiting=0,
             adapters=reports,
         )
         return web.Response(text=report.model_dump_json(by_alias=True), content_type="application/json")

@@ -27,7 +27,6 @@ async def test_answers_and_failures_are_counted_by_version(opening: Opening, tmp
         found = {each.version: (each.requests, each.errors, sum(each.latency)) for each in report.versions}
         assert found == {"v1": (1, 0, 1), "v2": (2, 2, 2)}
         assert [(each.version, each.weight) for each in report.following or ()] == [("v1", 90), ("v2", 10)]
-        assert 0 < report.covered_seconds <= 60
         assert "motet_gateway_requests_total{" in (await door.get("/metrics"))[1]
 
 

@@ -25,8 +25,6 @@ def report(*resident: str, draining: bool = False) -> AdaptersReport:
         desired_known=True,
         draining=draining,
         max_batch_size=4,
-        running=0,
-        waiting=0,
         adapters=[AdapterReport(id=AdapterId(name), reason=AdapterReason.RESIDENT) for name in resident],
     )
 

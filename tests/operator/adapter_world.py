@@ -123,8 +123,6 @@ class FakePod:
             desired_known=self.document is not None,
             draining=False,
             max_batch_size=8,
-            running=0,
-            waiting=0,
             base_digest=BASE.digest(),
             adapter_bytes=self.capacity,
             adapters=[self._entry(entry) for entry in entries],
@@ -245,7 +243,6 @@ class FakeGateway:
                 namespace=adapter[0],
                 name=adapter[1],
                 following=self.following.get(adapter),
-                covered_seconds=seconds,
                 versions=list(self.outcomes.values()),
             ),
         )

@@ -121,8 +121,6 @@ def holds(*entries: tuple[str, AdapterReason] | str, known: bool = True, **more:
         desired_known=known,
         draining=False,
         max_batch_size=8,
-        running=0,
-        waiting=0,
         adapters=reports,
     )
 

@@ -105,8 +105,6 @@ class FakeRuntime:
             desired_known=document is not None,
             draining=False,
             max_batch_size=8,
-            running=0,
-            waiting=0,
             adapters=[self._entry(entry) for entry in entries],
         )
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from motet_api.reasons import AdapterReason
-from motet_api.wire import AdaptersReport
 from motet_operator.keys import Kind
 from motet_operator.passes import reconciler
 from motet_operator.passes.patience import STEP_SECONDS, Patience
@@ -87,21 +86,6 @@ async def test_a_steady_pass_asks_each_pod_once_and_the_api_server_nothing(decis
     for _ in range(3):
         assert await world.run() == []
     assert (world.reads, world.asked, world.runtime.puts, len(decisions)) == ([], 3, 2, 0)
-
-
-async def test_requests_that_come_and_go_are_no_change(decisions: list[str]) -> None:
-    world = await world_of(3)
-    decisions.clear()
-    quiet = world.runtime.report
-
-    async def busy(ip: str) -> AdaptersReport:
-        report = await quiet(ip)
-        entries = [entry.model_copy(update={"in_flight": 2}) for entry in report.adapters]
-        return report.model_copy(update={"running": 5, "waiting": 7, "adapters": entries})
-
-    world.runtime.report = busy  # type: ignore[method-assign]
-    assert await world.run() == []
-    assert decisions == []
 
 
 @pytest.mark.parametrize("adapters", [5, 40])

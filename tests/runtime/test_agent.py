@@ -48,7 +48,6 @@ class FakeVllm:
                 web.get("/v1/models", self.models),
                 web.post("/v1/load_lora_adapter", self.load),
                 web.post("/v1/unload_lora_adapter", self.unload),
-                web.get("/metrics", self.metrics),
             ]
         )
         return app
@@ -78,12 +77,6 @@ class FakeVllm:
         if self.adapters.pop(name, None) is None:
             return _error(404, f"The lora adapter '{name}' cannot be found.")
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
-
-    async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            text='vllm:num_requests_running{engine="0",model_name="tiny"} 2.0\n'
-            'vllm:num_requests_waiting{engine="0",model_name="tiny"} 3.0\n'
-        )
 
 
 def _error(status: int, message: str) -> web.Response:
@@ -232,7 +225,7 @@ async def test_a_silent_engine_is_not_an_empty_one(folder: Path) -> None:
         await one.sidecar.look()
         assert one.sidecar.not_ready_because() is None
         report = one.sidecar.report()
-        assert (report.base_loaded, report.running, report.waiting, report.max_batch_size) == (True, 2, 3, 16)
+        assert (report.base_loaded, report.max_batch_size) == (True, 16)
         one.engine.away = True
         await one.sidecar.look()
         assert one.reasons() == {"a@v1": AdapterReason.RESIDENT}

@@ -76,7 +76,7 @@ def test_a_request_whose_numbers_overflow_leaves_its_neighbours_alone(
     ]
     for thread in threads:
         thread.start()
-    eventually(lambda: runtime.ask("/motet/v1/adapters").json()["running"] >= 1, seconds=5)
+    eventually(lambda: runtime.metric("vllm:num_requests_running") >= 1, seconds=5)
     assert lorax(runtime, **poison).status in (200, 424)
     for thread in threads:
         thread.join()
@@ -125,7 +125,7 @@ def test_a_client_that_leaves_is_counted_as_such_and_not_as_a_fault_of_ours(runt
     request = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", runtime.port)) as client:
         client.sendall(request + body)
-        eventually(lambda: runtime.ask("/motet/v1/adapters").json()["running"] == 1, seconds=5)
+        eventually(lambda: runtime.metric("vllm:num_requests_running") == 1, seconds=5)
     counted = 'motet_runtime_requests_total{route="/generate",status="499"} 1.0'
     metrics = eventually(lambda: runtime.ask("/metrics").text, lambda text: counted in text, seconds=5)
     assert 'status="500"' not in metrics
@@ -164,7 +164,7 @@ def test_a_request_that_does_not_end_does_not_hold_the_process_beyond_its_limit(
         try:
             for client in clients:
                 client.sendall(request + body)
-            eventually(lambda: runtime.ask("/motet/v1/adapters").json()["waiting"] > 0, seconds=10)
+            eventually(lambda: runtime.metric("vllm:num_requests_waiting") > 0, seconds=10)
             runtime.process.send_signal(signal.SIGTERM)
             assert runtime.process.wait(timeout=30) == 0
         finally:

@@ -186,6 +186,6 @@ def test_a_client_that_leaves_a_panel_frees_what_it_held(runtime: RuntimeProcess
     request = b"POST /v1/panels HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", runtime.port)) as client:
         client.sendall(request + body)
-        eventually(lambda: runtime.ask("/motet/v1/adapters").json()["waiting"] > 0, seconds=20)
+        eventually(lambda: runtime.metric("vllm:num_requests_waiting") > 0, seconds=20)
     runtime.settled()
     assert 'motet_runtime_requests_total{route="/v1/panels",status="499"} 1.0' in runtime.ask("/metrics").text

@@ -55,7 +55,7 @@ def test_the_first_requests_bring_an_adapter_on_demand_and_all_get_its_answer(ma
         want(runtime, store.url, rows)
         eventually(lambda: runtime.ready().status == 200, seconds=60)
         assert runtime.reasons() == {"a0@v1": "Resident", "a1@v1": "Standby", "a2@v1": "Standby"}
-        used = report(runtime)["adapterBytesUsed"]
+        used = runtime.metric("motet_runtime_adapter_bytes_used")
         assert 0 < used < report(runtime)["adapterBytes"] == 10240 << 20
         blobs = len(store.asked)
 
@@ -73,7 +73,7 @@ def test_the_first_requests_bring_an_adapter_on_demand_and_all_get_its_answer(ma
         assert len(store.asked) == blobs + 2, "loaded once"
         assert len({reply.json()["choices"][0]["text"] for reply in replies}) == 1
         assert runtime.reasons() == {"a0@v1": "Resident", "a1@v1": "Resident", "a2@v1": "Standby"}
-        assert report(runtime)["adapterBytesUsed"] == 2 * used
+        assert runtime.metric("motet_runtime_adapter_bytes_used") == 2 * used
 
         (lost,) = [file["sha256"] for file in store.manifests[digests[2]]["files"] if "safetensors" in file["name"]]
         store.blobs[lost] = b"something else"

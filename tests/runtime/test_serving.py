@@ -280,7 +280,7 @@ def test_a_version_is_unloaded_only_when_its_last_request_has_ended(material: Pa
         replies: list[Reply] = []
         thread = threading.Thread(target=lambda: replies.append(completion(runtime, "voice@v1", max_tokens=450)))
         thread.start()
-        eventually(lambda: runtime.ask("/motet/v1/adapters").json()["adapters"][0]["inFlight"] == 1)
+        eventually(lambda: runtime.ask("/motet/v1/drain", admin=True).json()["inFlight"] == 1)
         runtime.want()
         assert runtime.reasons() == {"voice@v1": "Draining"}
         assert completion(runtime, "voice@v1").status == 404

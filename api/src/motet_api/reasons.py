@@ -117,7 +117,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     """Under way; the message says what is waited for."""
     MODEL_DEPLOYMENT_NOT_FOUND = "ModelDeploymentNotFound"
-    """spec.modelRef names a ModelDeployment that does not exist in this namespace."""
+    """The ModelDeployment of spec.modelRef, or of a version's, does not exist."""
     NO_PODS = "NoPods"
     """No pod of the model is up, so nothing can be said about adapters."""
     POD_UNREACHABLE = "PodUnreachable"

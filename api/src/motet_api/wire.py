@@ -59,15 +59,14 @@ class AdapterReport(KubeModel):
     size_bytes: int | None = None
     held_bytes: int | None = None
     target_modules: list[str] = []
-    in_flight: int = 0
-    load_seconds: float | None = None
 
 
 class AdaptersReport(KubeModel):
     """Answer of `GET` and `PUT /motet/v1/adapters`.
 
-    `base_digest` is that of the `BaseDescription`; `adapter_bytes` what the pod can hold of adapters below its slots,
-    and `adapter_bytes_used` what of it is taken. All three are absent while the base is not loaded.
+    Nothing is in it that every request changes: a busy pod is no other situation. `base_digest` is that of the
+    `BaseDescription`; `adapter_bytes` what the pod can hold of adapters below its slots. Both are absent while the base
+    is not loaded.
 
     `base_loaded` says whether the base model is in memory; `desired_known` whether any document has arrived since the
     process started (a pod that has not been told is not Ready); `max_batch_size` how many requests run at once.
@@ -78,11 +77,8 @@ class AdaptersReport(KubeModel):
     desired_known: bool
     draining: bool
     max_batch_size: int
-    running: int
-    waiting: int
     base_digest: Digest | None = None
     adapter_bytes: int | None = None
-    adapter_bytes_used: int | None = None
     adapters: list[AdapterReport]
 
 
@@ -168,11 +164,9 @@ class AdapterOutcome(KubeModel):
     """Answer of `GET /motet/v1/outcomes/{namespace}/{name}?seconds=S`, S at most an hour.
 
     `following` is the split that the gateway goes by at this moment; None if it does not know the adapter.
-    `covered_seconds` is how much of S the gateway has been counting.
     """
 
     namespace: str
     name: str
     following: list[TrafficTarget] | None = None
-    covered_seconds: float = 0.0
     versions: list[VersionOutcome] = []

@@ -30,7 +30,7 @@ class Outcomes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._began = self._swept = clock()
+        self._swept = clock()
         self._windows: defaultdict[ObjectKey, dict[str, Window]] = defaultdict(dict)
         self._in_flight: Counter[_Subject] = Counter()
         self._table: Table | None = None
@@ -59,7 +59,6 @@ class Outcomes:
             namespace=key.namespace,
             name=key.name,
             following=None if adapter is None else _following(adapter),
-            covered_seconds=min(seconds, now - self._began),
             versions=[self._version(_Subject(key, name), windows.get(name), now, seconds) for name in names],
         )
 

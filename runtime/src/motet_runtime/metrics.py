@@ -54,6 +54,9 @@ class RuntimeMetrics:
             "motet_runtime_adapter_load_failures", "Adapters that could not be loaded.", ["reason"], registry=registry
         )
         self.adapters_resident = Gauge("motet_runtime_adapters_resident", "Adapters that serve.", registry=registry)
+        self.adapter_bytes_used = Gauge(
+            "motet_runtime_adapter_bytes_used", "Bytes that resident adapters take below the slots.", registry=registry
+        )
         self.startup_seconds = Gauge(
             "motet_runtime_startup_seconds",
             "Seconds from process start to the end of a stage.",

@@ -90,20 +90,20 @@ class Service:
     def report(self) -> AdaptersReport:
         """What this pod says of itself to the operator and the gateway."""
         base = self._base
-        gauges = base.engine.gauges if base else None
         return AdaptersReport(
             model=self.settings.model_name,
             base_loaded=base is not None,
             desired_known=self.residency.desired_known,
             draining=self.lifecycle.draining,
             max_batch_size=self.settings.engine.max_batch_size,
-            running=gauges.running if gauges else 0,
-            waiting=gauges.waiting if gauges else 0,
             base_digest=self._base_digest,
             adapter_bytes=self._adapter_bytes() if base else None,
-            adapter_bytes_used=base.library.used_bytes if base else None,
             adapters=self.residency.report(),
         )
+
+    def adapter_bytes_used(self) -> int:
+        """What the resident adapters take of the bytes that the report promises."""
+        return self._base.library.used_bytes if self._base else 0
 
     def _adapter_bytes(self) -> int:
         """Bytes of adapters that can be answered for without fetching one again.

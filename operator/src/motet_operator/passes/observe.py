@@ -174,7 +174,7 @@ class Observer:
         if not pod.running:
             return PodState(pod, silence="its container does not run")
         try:
-            return PodState(pod, _without_counts(await self._asker.report(pod.ip)))
+            return PodState(pod, await self._asker.report(pod.ip))
         except SilentPodError as error:
             return PodState(pod, silence=str(error))
 
@@ -209,9 +209,3 @@ class Observer:
         if model is None or model.spec is None or model.deleting:
             return ()
         return wanted_children(model.spec, self._installation)
-
-
-def _without_counts(report: AdaptersReport) -> AdaptersReport:
-    """The report without what every request changes and no decision goes by: a busy pod is no other situation."""
-    adapters = [entry.model_copy(update={"in_flight": 0}) if entry.in_flight else entry for entry in report.adapters]
-    return report.model_copy(update={"running": 0, "waiting": 0, "adapter_bytes_used": None, "adapters": adapters})

@@ -108,6 +108,4 @@ class Entry:
             size_bytes=artifact and artifact.size_bytes,
             held_bytes=artifact and artifact.held_bytes,
             target_modules=artifact.target_names if artifact else [],
-            in_flight=self.in_flight,
-            load_seconds=self.load_seconds,
         )

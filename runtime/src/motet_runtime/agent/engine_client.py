@@ -1,12 +1,10 @@
-"""vLLM's API, as far as the agent uses it: is it up, which adapters has it, load one, unload one, how busy is it.
+"""vLLM's API, as far as the agent uses it: is it up, which adapters has it, load one, unload one.
 
 Checked against vLLM 0.32 (`entrypoints/openai/models/serving.py`, `entrypoints/serve/lora/api_router.py`). Loading and
 unloading at run time must be allowed to it: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
 """
 
 import json
-import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -15,7 +13,6 @@ from motet_api.identity import AdapterId
 
 _QUICK: Final = aiohttp.ClientTimeout(total=5)
 _LOADING: Final = aiohttp.ClientTimeout(total=120)
-_GAUGE: Final = re.compile(r"^vllm:num_requests_(running|waiting)\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 
 
 class EngineSilentError(Exception):
@@ -24,14 +21,6 @@ class EngineSilentError(Exception):
 
 class EngineRefusedError(Exception):
     """The engine understood and said no; the message is its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Requests that the engine has: running at once, and waiting."""
-
-    running: int
-    waiting: int
 
 
 class EngineClient:
@@ -62,12 +51,6 @@ class EngineClient:
         status, answer = await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": adapter}, _LOADING)
         if status not in {200, 404}:
             raise EngineRefusedError(_message(answer))
-
-    async def load_now(self) -> Load:
-        """How busy it is. Raises: EngineSilentError."""
-        _, text = await self._exchange("GET", "/metrics", None, _QUICK)
-        found = {name: int(float(value)) for name, value in _GAUGE.findall(text)}
-        return Load(found.get("running", 0), found.get("waiting", 0))
 
     async def _call(self, method: str, path: str, body: Any, within: aiohttp.ClientTimeout) -> tuple[int, Any]:
         status, text = await self._exchange(method, path, body, within)

@@ -9,7 +9,7 @@ from motet_api.identity import AdapterId
 from motet_api.loraadapter import Residency as ResidencyClass
 from motet_api.wire import AdaptersReport, BaseDescription, DesiredAdapters
 from motet_runtime.adapters.residency import Residency
-from motet_runtime.agent.engine_client import EngineSilentError, Load
+from motet_runtime.agent.engine_client import EngineSilentError
 from motet_runtime.lifecycle import Lifecycle
 
 _log = logging.getLogger(__name__)
@@ -22,10 +22,6 @@ class SeenEngine(Protocol):
 
     async def adapters(self) -> dict[AdapterId, str]:
         """The folder of each adapter that it has. Raises: EngineSilentError."""
-        ...
-
-    async def load_now(self) -> Load:
-        """How busy it is. Raises: EngineSilentError."""
         ...
 
 
@@ -47,7 +43,7 @@ class Sidecar:
         self._model_name = model_name
         self._max_batch_size = max_batch_size
         self._engine = engine
-        self._load: Load | None = None
+        self._answers = False
         self._silence = "it has not been asked yet"
         self._was_ready = False
 
@@ -68,7 +64,7 @@ class Sidecar:
         """What keeps the pod from being ready; None when it is."""
         if self.lifecycle.draining:
             return "draining"
-        if self._load is None:
+        if not self._answers:
             return f"the engine does not answer: {self._silence}"
         if not self.residency.desired_known:
             return "no desired adapters have been sent yet"
@@ -80,15 +76,12 @@ class Sidecar:
 
     def report(self) -> AdaptersReport:
         """What this pod says of itself to the operator and the gateway."""
-        load = self._load or Load(0, 0)
         return AdaptersReport(
             model=self._model_name,
-            base_loaded=self._load is not None,
+            base_loaded=self._answers,
             desired_known=self.residency.desired_known,
             draining=self.lifecycle.draining,
             max_batch_size=self._max_batch_size,
-            running=load.running,
-            waiting=load.waiting,
             base_digest=self.base.digest() if self.base is not None else None,
             adapters=self.residency.report(),
         )
@@ -97,16 +90,15 @@ class Sidecar:
         """Ask the engine once. An adapter that it has lost (it was restarted) is loaded again."""
         try:
             held = await self._engine.adapters()
-            load = await self._engine.load_now()
         except EngineSilentError as error:
-            if self._load is not None:
+            if self._answers:
                 _log.warning("the engine has fallen silent: %s", error)
             # Silence is not an empty engine: nothing is taken for lost, and nothing is served from here meanwhile.
-            self._load, self._silence = None, str(error)
+            self._answers, self._silence = False, str(error)
             return
-        if self._load is None:
+        if not self._answers:
             _log.info("the engine answers", extra={"adapters": len(held)})
-        self._load = load
+        self._answers = True
         lost = [adapter for adapter in self.residency.resident() if adapter not in held]
         if lost:
             _log.warning("the engine has lost adapters", extra={"adapters": lost})

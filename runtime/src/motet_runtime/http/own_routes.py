@@ -100,5 +100,6 @@ class OwnRoutes:
         metrics = self._service.metrics
         resident = self._service.residency.resident()
         metrics.adapters_resident.set(len(resident))
+        metrics.adapter_bytes_used.set(self._service.adapter_bytes_used())
         metrics.forget_adapters(resident)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
