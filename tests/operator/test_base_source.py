@@ -16,13 +16,14 @@ from motet_api.store import (
     ArtifactState,
     Refusal,
 )
+from motet_operator import looks
 from motet_operator.errors import SilentStoreError
 from motet_operator.installation import Installation
 from motet_operator.keys import Kind
 from motet_operator.kube.index import Index
 from motet_operator.models.base_source import BaseSource, base_request, base_source
 from motet_operator.passes.applied import AppliedMemory
-from motet_operator.passes.decide import SOON_SECONDS, Apply, Delete, decide
+from motet_operator.passes.decide import Apply, Delete, decide
 from motet_operator.passes.observe import Observer
 from motet_operator.snapshot import BaseAnswer, Snapshot
 from motet_operator.views import Model
@@ -158,7 +159,7 @@ def test_pods_go_on_from_the_old_base_while_the_new_one_is_fetched() -> None:
     assert OTHER_DIGEST.removeprefix("sha256:") in str(deployment.manifest)
     assert decision.model_status is not None
     assert decision.model_status.source == OLD
-    assert decision.look_again == SOON_SECONDS
+    assert decision.look_again == looks.SOON
 
 
 def test_what_was_found_is_recorded() -> None:

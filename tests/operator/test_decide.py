@@ -8,12 +8,10 @@ import pytest
 
 from motet_api.objects import Condition
 from motet_api.reasons import AdapterReason
+from motet_operator import looks
 from motet_operator.conditions import find
 from motet_operator.keys import Kind
 from motet_operator.passes.decide import (
-    LATER_SECONDS,
-    SOON_SECONDS,
-    STEADY_SECONDS,
     Action,
     Apply,
     Delete,
@@ -194,25 +192,25 @@ def recorded(snapshot: Snapshot, *more: tuple[str, AdapterReason]) -> Snapshot:
 
 
 LOOKS = {
-    "steady": (recorded(STEADY), STEADY_SECONDS),
+    "steady": (recorded(STEADY), looks.STEADY),
     "a digest was found: pods are told of it at once": (STEADY, 0.0),
-    "no pod": (replace(STEADY, pods=()), STEADY_SECONDS),
+    "no pod": (replace(STEADY, pods=()), looks.STEADY),
     "a pod that does not run: an event will tell": (
         replace(STEADY, pods=(state(None, running=False, ready=False),)),
-        STEADY_SECONDS,
+        looks.STEADY,
     ),
-    "failed for good": (replace(STEADY, pods=(state(holds(FAILED)),)), STEADY_SECONDS),
+    "failed for good": (replace(STEADY, pods=(state(holds(FAILED)),)), looks.STEADY),
     "failed, tried again by the pod": (
         replace(STEADY, pods=(state(holds(("voice@v1", AdapterReason.FETCH_FAILED))),)),
-        LATER_SECONDS,
+        looks.LATER,
     ),
-    "loading": (replace(STEADY, pods=(state(holds(LOADING)),)), SOON_SECONDS),
-    "just told": (replace(STEADY, pods=(state(holds()),)), SOON_SECONDS),
-    "a young pod is silent": (replace(STEADY, pods=(state(None, age_seconds=5),)), SOON_SECONDS),
-    "an old pod is silent": (replace(STEADY, pods=(state(None, age_seconds=600),)), LATER_SECONDS),
+    "loading": (replace(STEADY, pods=(state(holds(LOADING)),)), looks.SOON),
+    "just told": (replace(STEADY, pods=(state(holds()),)), looks.SOON),
+    "a young pod is silent": (replace(STEADY, pods=(state(None, age_seconds=5),)), looks.SOON),
+    "an old pod is silent": (replace(STEADY, pods=(state(None, age_seconds=600),)), looks.LATER),
     "unloading": (
         recorded(STEADY, ("old@v1", AdapterReason.DRAINING)),
-        SOON_SECONDS,
+        looks.SOON,
     ),
 }
 

@@ -50,6 +50,8 @@ ROWS: dict[str, tuple[Version, Standing, Answers | None, bool]] = {
     "every gateway follows and is done": (version(1), HELD, (NEW, outcome({"v2": 1, "v1": 0})), True),
     "one is at it": (version(99), HELD, (NEW, outcome({"v2": 1}, v1=1)), False),
     "one follows the old split": (version(99), HELD, (NEW, outcome({"v1": 1})), False),
+    "one follows an older split by a hair": (version(99), HELD, (NEW, outcome({"v2": 99_999, "v1": 1})), False),
+    "one writes the shares in other numbers": (version(1), HELD, (NEW, outcome({"v2": 100})), True),
     "one is silent": (version(99), HELD, (NEW, None), False),
     "one knows no such adapter": (version(1), HELD, (NEW, outcome(None)), True),
     "no gateway is known: it has just left": (version(), HELD, None, False),

@@ -19,9 +19,9 @@ from motet_operator.adapters.rollout import (
     judged_since,
     kept_versions,
     plan_rollout,
-    same_split,
     shares,
 )
+from motet_operator.adapters.traffic import same_split
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,11 +5,11 @@ An adapter's home is the ModelDeployment that spec.modelRef names. Its pass, and
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Final
 
 from motet_api.identity import AdapterId
 from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.reasons import AdapterReason, Reason
+from motet_operator import looks
 from motet_operator.adapters.adapter_status import Said, Surroundings, adapter_status, missing_model, orphan_status
 from motet_operator.adapters.assignment import told
 from motet_operator.adapters.residency import Standing
@@ -23,11 +23,6 @@ from motet_operator.views import Adapter
 
 Found = Mapping[ModelKey, Mapping[AdapterId, Standing]]
 """What is true of every version on every model that matters here."""
-
-_AT_ONCE: Final = 0.0
-_SOON: Final = 0.5
-_RETIRING: Final = 1.0
-_LATER: Final = 5.0
 
 
 def at_home(snapshot: Snapshot) -> Iterator[Adapter]:
@@ -76,9 +71,9 @@ def waits(adapter: Adapter, said: Said, key: ModelKey) -> Iterator[float]:
         yield said.look_again
     if adapter.status != status and told(adapter, adapter.status) != told(adapter, status):
         # What pods are told follows from what is recorded, and that has just changed.
-        yield _AT_ONCE
+        yield looks.AT_ONCE
     if _retiring(adapter, status):
-        yield _RETIRING
+        yield looks.RETIRING
     elsewhere = {version.name for version in versions_of(adapter) if version.model != key}
     for entry in status.versions:
         for condition in entry.conditions:
@@ -87,9 +82,9 @@ def waits(adapter: Adapter, said: Said, key: ModelKey) -> Iterator[float]:
             if condition.reason == Reason.FETCHING or (
                 entry.name in elsewhere and condition.reason == AdapterReason.LOADING
             ):
-                yield _SOON
+                yield looks.SOON
             elif condition.reason == Reason.STORE_UNREACHABLE:
-                yield _LATER
+                yield looks.LATER
 
 
 def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey, Site], found: Found) -> Surroundings:

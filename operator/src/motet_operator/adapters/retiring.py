@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from motet_api.loraadapter import TrafficTarget
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.wire import AdapterOutcome
 from motet_operator.adapters.residency import Standing
+from motet_operator.adapters.traffic import Targets, same_split, shares
 from motet_operator.adapters.versions import Version
 from motet_operator.conditions import Verdict, find, no, yes
 
@@ -42,7 +42,7 @@ class Retirement:
 def retirement(
     version: Version,
     needed: Collection[str],
-    told: Sequence[TrafficTarget],
+    told: Targets,
     standing: Standing,
     answers: Answers | None,
     now: datetime,
@@ -66,12 +66,14 @@ def retirement(
     return Retirement(_grace_is_over(version, now), yes(AdapterReason.DRAINING, message))
 
 
-def _waits_for(name: str, told: Sequence[TrafficTarget], answers: Answers) -> str:
+def _waits_for(name: str, told: Targets, answers: Answers) -> str:
     """What keeps it; without numbers, which would make every request a write of status."""
     for answer in answers:
         if answer is None:
             return "waits for a gateway that does not answer"
-        if answer.following is not None and _weights(answer.following) != _weights(told):
+        split = answer.following
+        # However small: `same_split` takes a share of a thousandth of a percent for none.
+        if split is not None and (name in shares(split) or not same_split(split, told)):
             return "waits for a gateway to follow the split in effect"
         if any(seen.version == name and seen.in_flight for seen in answer.versions):
             return "waits for its last requests"
@@ -84,7 +86,3 @@ def _grace_is_over(version: Version, now: datetime) -> bool:
         return False
     # A clock that was set back must not make it stay for ever.
     return not -GRACE < now - since.last_transition_time < GRACE
-
-
-def _weights(split: Sequence[TrafficTarget]) -> dict[str, int]:
-    return {target.version: target.weight for target in split if target.weight > 0}

@@ -34,14 +34,11 @@ from motet_api.loraadapter import (
 )
 from motet_api.reasons import Reason
 from motet_operator.adapters.evidence import Evidence, breach, missing
+from motet_operator.adapters.traffic import WHOLE, Targets, same_split, shares
 from motet_operator.conditions import Verdict, no, yes
 
 JUDGE_SECONDS: Final = 2.0
 """How often the limits are looked at while a step bakes."""
-_WHOLE: Final = 100_000
-"""Weights of a step's split are of about this many parts; a share is rounded to a thousandth of a percent."""
-
-Split = Sequence[TrafficTarget]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +105,6 @@ def kept_versions(previous: RolloutStatus | None) -> frozenset[str]:
     if previous is None or previous.result is RolloutResult.COMPLETED:
         return frozenset()
     return frozenset(target.version for target in previous.origin)
-
-
-def same_split(one: Split, other: Split) -> bool:
-    """Whether two splits give every version the same share, to a thousandth of a percent, however it is written."""
-    first, second = shares(one), shares(other)
-    return all(
-        abs(first.get(name, Fraction(0)) - second.get(name, Fraction(0))) <= Fraction(2, _WHOLE)
-        for name in first.keys() | second.keys()
-    )
-
-
-def shares(split: Split) -> dict[str, Fraction]:
-    """Each version's share of the whole; versions without any are left out."""
-    total = sum(target.weight for target in split)
-    return {target.version: Fraction(target.weight, total) for target in split if target.weight > 0}
 
 
 def _begin(spec: RolloutSpec, key: str, previous: RolloutStatus | None, seen: Situation) -> RolloutStatus:
@@ -249,17 +231,17 @@ def _gaining(status: RolloutStatus) -> list[str]:
     return sorted(name for name, share in shares(status.target).items() if share > before.get(name, Fraction(0)))
 
 
-def _between(origin: Split, target: Split, percent: int) -> tuple[TrafficTarget, ...]:
+def _between(origin: Targets, target: Targets, percent: int) -> tuple[TrafficTarget, ...]:
     """The split so many percent of the way from one to the other; the ends are as they are written."""
     if percent in {0, 100}:
         return tuple(origin if percent == 0 else target)
     before, after, way = shares(origin), shares(target), Fraction(percent, 100)
     names = [*after, *(name for name in before if name not in after)]
     mixed = {name: before.get(name, Fraction(0)) * (1 - way) + after.get(name, Fraction(0)) * way for name in names}
-    return tuple(TrafficTarget(version=name, weight=round(share * _WHOLE)) for name, share in mixed.items())
+    return tuple(TrafficTarget(version=name, weight=round(share * WHOLE)) for name, share in mixed.items())
 
 
-def _key(spec: RolloutSpec, wanted: Split) -> str:
+def _key(spec: RolloutSpec, wanted: Targets) -> str:
     """Tells apart what is asked for. `action` is no part of it: it says how to go, not where to."""
     asked = spec.model_dump(mode="json", exclude={"action"})
     asked["wanted"] = {name: str(share) for name, share in sorted(shares(wanted).items())}

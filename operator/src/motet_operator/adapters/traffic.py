@@ -15,9 +15,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 from motet_api.loraadapter import TrafficTarget
 from motet_operator.adapters.residency import Standing
+
+WHOLE: Final = 100_000
+"""Weights of a step's split are of about this many parts; a share is rounded to a thousandth of a percent."""
+
+Targets = Sequence[TrafficTarget]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +36,8 @@ class Split:
 
 
 def effective_split(
-    wanted: Sequence[TrafficTarget],
-    previous: Sequence[TrafficTarget],
+    wanted: Targets,
+    previous: Targets,
     standings: Mapping[str, Standing],
 ) -> Split:
     """The split in effect, from what is true of each version that spec or status has (`standings`, by name)."""
@@ -53,7 +60,22 @@ def effective_split(
     return Split(serving, f"the share of {', '.join(failed)} goes to the versions that are resident")
 
 
-def summary(targets: Sequence[TrafficTarget]) -> str:
+def same_split(one: Targets, other: Targets) -> bool:
+    """Whether two splits give every version the same share, to a thousandth of a percent, however it is written."""
+    first, second = shares(one), shares(other)
+    return all(
+        abs(first.get(name, Fraction(0)) - second.get(name, Fraction(0))) <= Fraction(2, WHOLE)
+        for name in first.keys() | second.keys()
+    )
+
+
+def shares(split: Targets) -> dict[str, Fraction]:
+    """Each version's share of the whole; versions without any are left out."""
+    total = sum(target.weight for target in split)
+    return {target.version: Fraction(target.weight, total) for target in split if target.weight > 0}
+
+
+def summary(targets: Targets) -> str:
     """In percent, for kubectl's column: `v1=90 v2=10`."""
     total = sum(target.weight for target in targets) or 1
     return " ".join(f"{target.version}={round(100 * target.weight / total, 1):g}" for target in targets)

@@ -13,6 +13,7 @@ from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.modeldeployment import ModelDeploymentStatus
 from motet_api.reasons import AdapterReason, Reason
 from motet_api.wire import DesiredAdapter, DesiredAdapters
+from motet_operator import looks
 from motet_operator.adapters.assignment import assign
 from motet_operator.adapters.home import at_home, statuses, waits
 from motet_operator.adapters.residency import in_wanted_state, standings
@@ -26,11 +27,6 @@ from motet_operator.models.rolling import rolled
 from motet_operator.snapshot import PodState, Snapshot
 from motet_operator.views import Child, Model
 
-SOON_SECONDS: Final = 0.5
-"""While something is under way in a pod: pods cannot tell us, they must be asked."""
-LATER_SECONDS: Final = 5.0
-"""While a pod is silent for long, or tries again by itself."""
-STEADY_SECONDS: Final = 15.0
 _YOUNG: Final = timedelta(minutes=2)
 
 
@@ -114,7 +110,7 @@ def decide(
         if stands.verdict.reason is not Reason.NOT_ALLOWED
     }
     actions = (*children, *_tellings(snapshot.pods, documents, installation.store))
-    waiting += [*_waits(snapshot.pods, documents, now), *([SOON_SECONDS] if source.pending else [])]
+    waiting += [*_waits(snapshot.pods, documents, now), *([looks.SOON] if source.pending else [])]
     return Decision(
         actions=actions,
         model_status=model_status(
@@ -125,7 +121,7 @@ def decide(
             Stamp(model.meta.generation, now),
         ),
         adapter_statuses=said,
-        look_again=min([STEADY_SECONDS, *waiting]),
+        look_again=min([looks.STEADY, *waiting]),
         settled=not actions and not waiting,
     )
 
@@ -198,14 +194,14 @@ def _waits(pods: Sequence[PodState], documents: Documents, now: datetime) -> Ite
             continue
         if state.report is None:
             young = state.pod.started is None or now - state.pod.started < _YOUNG
-            yield SOON_SECONDS if young else LATER_SECONDS
+            yield looks.SOON if young else looks.LATER
         elif (document := documents.get(state.pod.name)) is None:
-            yield LATER_SECONDS
+            yield looks.LATER
         elif not in_wanted_state(state, document):
-            yield SOON_SECONDS
+            yield looks.SOON
         else:
             reasons = {entry.reason for entry in state.report.adapters}
             if reasons & {AdapterReason.LOADING, AdapterReason.DRAINING}:
-                yield SOON_SECONDS
+                yield looks.SOON
             elif any(reason.transient for reason in reasons):
-                yield LATER_SECONDS
+                yield looks.LATER

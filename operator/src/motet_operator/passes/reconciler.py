@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
+from motet_operator import looks
 from motet_operator.installation import Installation
 from motet_operator.keys import ModelKey
 from motet_operator.passes.act import Actor
-from motet_operator.passes.decide import STEADY_SECONDS, Action, decide
+from motet_operator.passes.decide import Action, decide
 from motet_operator.passes.observe import Observer
 from motet_operator.passes.patience import STEP_SECONDS
 from motet_operator.passes.report import Reporter
@@ -54,7 +55,7 @@ class Reconciler:
         # 1. Observe: a frozen snapshot.
         snapshot = await self._observer.observe(key)
         if snapshot == self._settled.get(key):
-            return STEADY_SECONDS
+            return looks.STEADY
         self._settled.pop(key, None)
         # 2. Decide: a pure function of the snapshot and the time.
         now = self._now()

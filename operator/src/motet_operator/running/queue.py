@@ -181,7 +181,7 @@ class WorkQueue(Generic[KeyT]):
             except OperatorError as error:
                 log.warning("%s: %s; trying again", key, error)
                 return self._failed(key, "retry", began, str(error))
-            except Exception as error:
+            except Exception as error:  # one key's fault must not end the worker, and with it everybody's passes
                 log.exception("%s: the pass failed", key)
                 return self._failed(key, "failed", began, repr(error))
         self._failures.pop(key, None)

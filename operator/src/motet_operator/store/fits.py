@@ -59,7 +59,7 @@ class Fits:
             # Asked again with the next query.
             log.warning("%s of namespace %s against base %s: %s", digest, namespace, base_digest, error)
             return
-        except Exception:
+        except Exception:  # the job's edge: the next query asks again
             log.exception("%s of namespace %s against base %s", digest, namespace, base_digest)
             return
         self._catalogue.put_fit(digest, base_digest, fit)

@@ -122,7 +122,7 @@ class Pulls:
             await self._puller.pull(wanted, progress)
         except (StoreError, SourceError) as error:
             self._fail(wanted, namespace, error.reason, error.message, error.retry_after)
-        except Exception as error:
+        except Exception as error:  # the job's edge: one source's fault must not end the store
             log.exception("%s for namespace %s", shown(wanted.uri), namespace)
             message = f"a fault of the store, see its log: {type(error).__name__}"
             self._fail(wanted, namespace, AdapterReason.LOAD_FAILED, message, None)
