@@ -76,10 +76,6 @@ class Outcomes:
             for gone in windows.keys() - set(adapter.versions):
                 del windows[gone]
 
-    def windows(self) -> list[tuple[ObjectKey, str]]:
-        """The adapters and versions of which anything is kept."""
-        return [(key, version) for key, windows in self._windows.items() for version in windows]
-
     def began(self, subject: _Subject) -> None:
         """Called by the visit."""
         self._in_flight[subject] += 1
