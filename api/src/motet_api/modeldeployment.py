@@ -60,7 +60,6 @@ class EngineSpec(KubeModel):
     kv_memory: Annotated[
         Quantity | None, Field(description="For keys and values; by default a quarter of the memory. Motet only.")
     ] = None
-
     max_batch_size: Annotated[
         int, Field(ge=1, le=1024, description="Requests that one pod runs at once; more wait at the gateway.")
     ] = 32
@@ -113,7 +112,6 @@ class AdaptersSpec(KubeModel):
     host_memory: Annotated[Quantity, Field(description="Of one pod, for adapters that are in no slot.")] = "2Gi"
     disk: Annotated[Quantity, Field(description="Of one pod, for adapters that are not in memory.")] = "10Gi"
     allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
-
     max_rank: Annotated[
         int, Field(ge=1, le=512, description="Adapters of a higher rank are refused with RankTooLarge.")
     ] = 64
@@ -205,7 +203,6 @@ class ResourcesSpec(KubeModel):
     """Requests, limits and resource claims of the runtime container, as in a pod."""
 
     claims: Annotated[list[PassThrough], Field(max_length=16)] = []
-
     requests: Annotated[
         dict[str, Annotated[int | str, Field(json_schema_extra=INT_OR_STRING)]], Field(max_length=32)
     ] = {}
@@ -323,7 +320,6 @@ class ModelDeploymentStatus(KubeModel):
 
     source: ModelSourceStatus | None = None
     prefetch: PrefetchStatus | None = None
-
     observed_generation: int = 0
     replicas: int = 0
     ready_replicas: int = 0

@@ -43,9 +43,8 @@ def local_path(uri: str, claim_root: Path) -> Path:
         if not path.is_relative_to(claim.resolve()):
             raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, f"{uri} leads out of the claim")
         return path
-    raise AdapterError(
-        AdapterReason.SOURCE_NOT_FOUND, f"{uri}: a pod reads file:// and pvc:// only; the adapter store fetches"
-    )
+    message = f"{uri}: a pod reads file:// and pvc:// only; all else is fetched by the adapter store"
+    raise AdapterError(AdapterReason.SOURCE_NOT_FOUND, message)
 
 
 @asynccontextmanager
