@@ -6,7 +6,7 @@ from typing import Any
 from motet_api.identity import Digest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import AdapterReport, AdaptersReport, DesiredAdapter, DesiredAdapters
-from motet_operator.errors import NotFoundError, OperatorError, SilentPodError
+from motet_operator.errors import ConflictError, NotFoundError, OperatorError, SilentPodError
 from motet_operator.keys import Kind
 from motet_operator.kube.index import Index
 from tests.operator.factories import MODEL
@@ -23,6 +23,7 @@ class FakeCluster:
         self.events: list[Raw] = []
         self.refuse: dict[Kind, OperatorError] = {}
         self.events_fail = False
+        self.conflicts = 0
         self._version = 100
 
     def put(self, kind: Kind, raw: Raw) -> Raw:
@@ -60,6 +61,10 @@ class FakeCluster:
         if kind in self.refuse:
             raise self.refuse[kind]
         old = await self.get(kind, metadata["namespace"], metadata["name"])
+        for field in ("uid", "resourceVersion"):
+            if metadata[field] != old["metadata"][field]:
+                self.conflicts += 1
+                raise ConflictError(f"{field} is {old['metadata'][field]} by now, not {metadata[field]}")
         return self.put(kind, old | {"status": manifest["status"]})
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:

@@ -1,14 +1,16 @@
 """A rollout that is cut off at any write comes to the same end, and on the way nothing is served that is not there."""
 
+import copy
 import json
 from typing import Any
 
 import pytest
 
 from motet_api.wire import VersionOutcome
+from motet_operator.errors import ConflictError
 from motet_operator.keys import Kind
-from tests.operator.adapter_world import AdapterWorld, FakePod, KilledError
-from tests.operator.factories import NAMESPACE, raw_adapter, raw_model
+from tests.operator.adapter_world import AdapterWorld, FakePod, KilledError, digest_of
+from tests.operator.factories import KEY, NAMESPACE, OTHER_DIGEST, raw_adapter, raw_model
 from tests.operator.test_reconciler import ready_pod
 
 IPS = ("10.0.0.1", "10.0.0.2")
@@ -158,3 +160,66 @@ async def test_a_gateway_with_a_request_left_keeps_the_old_version() -> None:
     for _ in range(5):
         await world.run()
     assert world.gateway.asked == asked, "nobody is asked once nothing hangs on it"
+
+
+async def lead_from(world: AdapterWorld, seen: dict[Any, Any]) -> None:
+    """A new leader looks, three times, while its watches still have what was seen then."""
+    world.restart()
+    for (kind, _, _), raw in seen.items():
+        world.index.put(kind, raw)
+    events = len(world.cluster.events)
+    for _ in range(3):
+        world.tick()
+        with pytest.raises(ConflictError):
+            await world.reconciler.reconcile(KEY)
+    assert len(world.cluster.events) == events, "what was not written is not told"
+
+
+async def test_a_new_leader_that_is_behind_does_not_undo_a_rollback() -> None:
+    world = await world_with_v7()
+    edit(world)
+    assert world.gateway is not None
+    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=0)
+    for _ in range(8):
+        await world.run()
+    behind = copy.deepcopy(world.cluster.objects)
+    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=100, errors=100)
+    for _ in range(8):
+        await world.run()
+    assert world.condition("RolledOut") == ("False", "RolledBack")
+    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=100)
+    await lead_from(world, behind)
+    for _ in range(MOST_PASSES):
+        await world.run()
+        assert world.condition("RolledOut") == ("False", "RolledBack")
+        assert world.split() == {"v7": 1}
+
+
+async def test_a_new_leader_that_is_behind_does_not_record_another_digest() -> None:
+    world = AdapterWorld(store=True)
+    world.cluster.put(Kind.MODEL_DEPLOYMENT, raw_model())
+    world.pods.pods[IPS[0]] = FakePod()
+    world.cluster.put(Kind.POD, ready_pod("llama-0", IPS[0]))
+    world.cluster.put(Kind.LORA_ADAPTER, remote(raw_adapter(versions=("v7",))))
+    behind = copy.deepcopy(world.cluster.objects)
+    await world.converge()
+    assert world.store is not None
+    world.store.moved["s3://bucket/v7"] = OTHER_DIGEST
+    await lead_from(world, behind)
+    await world.converge()
+    assert world.status()["versions"][0]["digest"] == digest_of("s3://bucket/v7")
+    assert world.told(IPS[0])["voice@v7"].digest == digest_of("s3://bucket/v7")
+
+
+async def test_a_leader_is_never_in_its_own_way() -> None:
+    world = await world_with_v7()
+    edit(world)
+    world.restart()
+    world.cluster.show(world.index)
+    for _ in range(MOST_PASSES):
+        # The watches say nothing of what it writes; it knows it from the answers.
+        world.tick()
+        await world.reconciler.reconcile(KEY)
+    assert world.split() == {"v8": 1}
+    assert world.condition("Ready") == ("True", "Ready")
+    assert world.cluster.conflicts == 0

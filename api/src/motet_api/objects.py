@@ -37,6 +37,7 @@ class ObjectMeta(KubeModel):
     name: str
     namespace: str = "default"
     uid: str = ""
+    resource_version: str = ""
     generation: int = 0
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None

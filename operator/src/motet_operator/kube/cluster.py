@@ -107,7 +107,8 @@ class Cluster:
         return await self._apply("apply", RESOURCES[kind].path(metadata["namespace"], metadata["name"]), manifest)
 
     async def apply_status(self, kind: Kind, manifest: Manifest) -> dict[str, Any]:
-        """Write an object's status; returns the object. The manifest's uid keeps it from reaching another object.
+        """Write an object's status; returns the object. The manifest's uid keeps it from reaching another object, its
+        resourceVersion from reaching another state of it.
 
         Raises: NotFoundError, ConflictError, UnavailableError, RefusedError.
         """

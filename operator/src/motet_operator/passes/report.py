@@ -46,7 +46,10 @@ class StatusWriter(Protocol):
     """Writes statuses and Events."""
 
     async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a status; returns the object. Raises: NotFoundError, UnavailableError, RefusedError."""
+        """Write a status; returns the object.
+
+        Raises: NotFoundError, ConflictError, UnavailableError, RefusedError.
+        """
         ...
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
@@ -90,7 +93,10 @@ class Reporter:
         self._patience = patience
 
     async def report(self, snapshot: Snapshot, decision: Decision, now: datetime) -> Reported:
-        """Write the statuses; what fails keeps none of the others back. Raises: UnavailableError, RefusedError."""
+        """Write the statuses; what fails keeps none of the others back.
+
+        Raises: ConflictError (an object is not what the snapshot has any more), UnavailableError, RefusedError.
+        """
         at_once = asyncio.Semaphore(_WRITES_AT_ONCE)
 
         async def write(kind: Kind, meta: ObjectMeta, old: Status | None, new: Status) -> None:
@@ -114,9 +120,18 @@ class Reporter:
     async def _write(
         self, kind: Kind, meta: ObjectMeta, old: Status | None, new: Status, now: datetime
     ) -> set[ModelKey]:
-        """Returns the models that should look at it."""
-        identity = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
-        manifest = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": identity, "status": new.to_wire()}
+        """Returns the models that should look at it.
+
+        A status is made from the one before it. So it is written over that one and no other: whoever was behind, as a
+        new leader's watches are at first, hears of it as a conflict, and decides anew once it has caught up.
+        """
+        seen = {
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+        }
+        manifest = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": seen, "status": new.to_wire()}
         try:
             raw = await self._writer.apply_status(kind, manifest)
         except NotFoundError:
