@@ -136,11 +136,14 @@ def test_a_limit_that_is_passed_takes_the_rollout_back_and_it_stays_so(
     status, now = at_step(0, 10, rollout, evidence=seen(**outcome))
     back = plan_rollout(rollout, status, now)
     assert back.wanted_now == split(v7=100)
-    assert (back.verdict.reason, back.mirror, back.summary) == (Reason.ROLLED_BACK, (), "rolled back")
+    assert (back.verdict.reason, back.mirror, back.back, back.gaining) == (Reason.ROLLED_BACK, (), True, ("v8",))
+    assert back.summary == "rolled back, not yet in effect"
+    assert "not yet in effect" in back.verdict.message
     assert limit in back.verdict.message and "v8" in back.verdict.message
     assert kept_versions(back.status) == {"v7"}
     later = plan_rollout(rollout, back.status, situation(now=NOW + timedelta(days=1)))
-    assert (later.wanted_now, later.status) == (split(v7=100), back.status)
+    assert (later.wanted_now, later.status, later.back) == (split(v7=100), back.status, False)
+    assert later.summary == "rolled back" and "not yet" not in later.verdict.message
 
 
 @pytest.mark.parametrize(("limit", "bound", "outcome"), LIMITS, ids=LIMIT_NAMES)
@@ -193,7 +196,7 @@ def test_promote_goes_to_the_end_even_from_a_rollback() -> None:
 def test_abort_goes_back_and_run_starts_again() -> None:
     status, now = at_step(1, 1, spec())
     back = plan_rollout(spec(action="Abort"), status, now)
-    assert (back.wanted_now, back.verdict.reason) == (split(v7=100), Reason.ABORTED)
+    assert (back.wanted_now, back.verdict.reason, back.back) == (split(v7=100), Reason.ABORTED, True)
     again = plan_rollout(spec(), back.status, situation())
     assert in_percent(again.wanted_now) == {"v7": 90, "v8": 10}
 
@@ -202,6 +205,29 @@ def test_another_target_starts_from_what_is_in_effect() -> None:
     status, now = at_step(1, 1, spec())
     plan = plan_rollout(spec(), status, replace(now, wanted=split(v9=1)))
     assert in_percent(plan.wanted_now) == {"v7": 45, "v8": 45, "v9": 10}
+
+
+@pytest.mark.parametrize("result", [RolloutResult.PROGRESSING, RolloutResult.ROLLED_BACK, RolloutResult.ABORTED])
+def test_asking_for_the_origin_again_goes_there_at_once_and_is_the_end_of_it(result: RolloutResult) -> None:
+    rollout = spec(limits={"errorPercent": 1}, mirrorPercent=10)
+    status, now = at_step(0, 1, rollout)
+    status = status.model_copy(update={"result": result})
+    now = replace(now, wanted=split(v7=1))
+    bad = replace(now, evidence=Evidence(True, {"v7": VersionOutcome(version="v7", requests=100, errors=50)}))
+    for seen_so_far in (now, bad):
+        plan = plan_rollout(rollout, status, seen_so_far)
+        assert (plan.wanted_now, plan.back, plan.mirror, plan.status) == (split(v7=1), True, (), status)
+        assert plan.verdict.reason is Reason.WAITING
+    done = plan_rollout(rollout, status, replace(now, in_effect=split(v7=1)))
+    assert (done.status, done.verdict.reason) == (None, Reason.ROLLED_OUT)
+
+
+def test_going_back_to_what_was_before_a_rollout_that_has_ended_is_a_rollout() -> None:
+    status, now = at_step(0, 1, spec())
+    status = status.model_copy(update={"result": RolloutResult.COMPLETED})
+    plan = plan_rollout(spec(), status, replace(now, wanted=split(v7=1), in_effect=split(v8=1)))
+    assert in_percent(plan.wanted_now) == {"v7": 10, "v8": 90}
+    assert not plan.back
 
 
 def test_edited_steps_go_on_from_the_same_origin() -> None:

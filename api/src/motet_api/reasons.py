@@ -169,7 +169,8 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     """spec.rollout.action holds the rollout at its step."""
     ROLLED_BACK = "RolledBack"
-    """A limit of spec.rollout was passed, and the split before the rollout is in effect; the message says which."""
+    """A limit of spec.rollout was passed, and the split goes back to what it was; the message says which limit it was,
+    and whether the split before the rollout is in effect yet."""
     ABORTED = "Aborted"
     """spec.rollout.action took the rollout back."""
     PREFETCHED = "Prefetched"

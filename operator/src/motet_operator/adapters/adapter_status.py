@@ -99,7 +99,7 @@ def _planned(
         now=stamp.now,
     )
     plan = plan_rollout(spec.rollout, previous.rollout, seen)
-    split = effective_split(plan.wanted_now, previous.traffic, around.standings)
+    split = effective_split(plan.wanted_now, previous.traffic, around.standings, plan.gaining, back=plan.back)
     if list(split.targets) != previous.traffic:
         plan = plan_rollout(spec.rollout, plan.status, replace(seen, in_effect=split.targets, evidence=None))
     return plan, split

@@ -11,8 +11,9 @@ what the gateways have seen since the step began. So a pass can be repeated, cut
     in effect, its time not over         the step's split       False  Baking, or Paused
     over, too little seen to judge       the step's split       False  Waiting
     over, within the limits              the next step's        False  Waiting
-    a limit passed                       origin                 False  RolledBack, until spec asks for something else
-    action Abort                         origin                 False  Aborted, until action is Run again
+    a limit passed                       origin, at once        False  RolledBack, until spec asks for something else
+    action Abort                         origin, at once        False  Aborted, until action is Run again
+    spec asks for the origin again       origin, at once        True once in effect, else Waiting; then it is forgotten
     action Promote                       spec.traffic           True once in effect, else Waiting
 """
 
@@ -34,7 +35,7 @@ from motet_api.loraadapter import (
 )
 from motet_api.reasons import Reason
 from motet_operator.adapters.evidence import Evidence, breach, missing
-from motet_operator.adapters.traffic import WHOLE, Targets, same_split, shares
+from motet_operator.adapters.traffic import Targets, in_parts, same_split, shares
 from motet_operator.conditions import Verdict, no, yes
 
 JUDGE_SECONDS: Final = 2.0
@@ -43,10 +44,15 @@ JUDGE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """The split to move to now, the copies to send, what to remember and what to say."""
+    """The split to move to now, the copies to send, what to remember and what to say.
+
+    `gaining` must not get more than `wanted_now` gives them; `back` says that they still have it and must lose it.
+    """
 
     wanted_now: tuple[TrafficTarget, ...]
     verdict: Verdict
+    gaining: tuple[str, ...] = ()
+    back: bool = False
     mirror: tuple[MirrorTarget, ...] = ()
     status: RolloutStatus | None = None
     summary: str = ""
@@ -77,6 +83,8 @@ def plan_rollout(spec: RolloutSpec | None, previous: RolloutStatus | None, seen:
     if previous is None or previous.key != key:
         if there:
             return _direct(seen, there, None)
+        if previous is not None and _reverted(previous, seen):
+            return _returning(_direct(seen, there, previous), previous, seen)
         previous = _begin(spec, key, previous, seen)
     if spec.action is RolloutAction.PROMOTE:
         previous = _at(previous, step=len(spec.steps), result=RolloutResult.PROGRESSING, message="")
@@ -86,7 +94,7 @@ def plan_rollout(spec: RolloutSpec | None, previous: RolloutStatus | None, seen:
         previous = _at(previous, step=0, result=RolloutResult.PROGRESSING, message="")
     match previous.result:
         case RolloutResult.ROLLED_BACK | RolloutResult.ABORTED:
-            return _taken_back(previous)
+            return _taken_back(previous, seen)
         case RolloutResult.COMPLETED:
             return _direct(seen, there, previous)
         case RolloutResult.PROGRESSING:
@@ -122,6 +130,11 @@ def _begin(spec: RolloutSpec, key: str, previous: RolloutStatus | None, seen: Si
     return RolloutStatus(key=key, origin=list(seen.in_effect), target=target)
 
 
+def _reverted(previous: RolloutStatus, seen: Situation) -> bool:
+    """Whether spec asks for what there was before a rollout that has not come to its end."""
+    return previous.result is not RolloutResult.COMPLETED and same_split(previous.origin, seen.wanted)
+
+
 def _step(spec: RolloutSpec, status: RolloutStatus, seen: Situation) -> RolloutPlan:
     if status.step >= len(spec.steps):
         there = same_split(seen.in_effect, seen.wanted)
@@ -133,6 +146,7 @@ def _step(spec: RolloutSpec, status: RolloutStatus, seen: Situation) -> RolloutP
     plan = RolloutPlan(
         wanted_now=split,
         verdict=no(Reason.WAITING, ""),
+        gaining=tuple(gaining),
         mirror=tuple(MirrorTarget(version=name, percent=spec.mirror_percent) for name in gaining)
         if spec.mirror_percent
         else (),
@@ -143,7 +157,7 @@ def _step(spec: RolloutSpec, status: RolloutStatus, seen: Situation) -> RolloutP
     broken = _broken(spec, gaining, seen.evidence) if status.step_started is not None else ""
     if broken:
         taken_back = _at(status, result=RolloutResult.ROLLED_BACK, message=f"at {plan.summary}: {broken}")
-        return _taken_back(taken_back)
+        return _taken_back(taken_back, seen)
     absent = [name for name in gaining if not seen.resident.get(name, False)]
     if absent or not same_split(seen.in_effect, split):
         waits = f"for {', '.join(absent)} to be resident" if absent else "for the split to be in effect"
@@ -195,12 +209,28 @@ def _direct(seen: Situation, there: bool, status: RolloutStatus | None) -> Rollo
     return RolloutPlan(seen.wanted, verdict, status=status)
 
 
-def _taken_back(status: RolloutStatus) -> RolloutPlan:
-    if status.result is RolloutResult.ABORTED:
-        message = f"{status.message}; set it to Run to start again"
-        return RolloutPlan(tuple(status.origin), no(Reason.ABORTED, message), status=status, summary="aborted")
-    message = f"{status.message}; change spec.traffic or spec.rollout to try again, or set rollout.action to Promote"
-    return RolloutPlan(tuple(status.origin), no(Reason.ROLLED_BACK, message), status=status, summary="rolled back")
+def _taken_back(status: RolloutStatus, seen: Situation) -> RolloutPlan:
+    aborted = status.result is RolloutResult.ABORTED
+    reason, summary = (Reason.ABORTED, "aborted") if aborted else (Reason.ROLLED_BACK, "rolled back")
+    remedy = (
+        "set it to Run to start again"
+        if aborted
+        else "change spec.traffic or spec.rollout to try again, or set rollout.action to Promote"
+    )
+    message = f"{status.message}; {remedy}"
+    if not same_split(seen.in_effect, status.origin):
+        message = f"the split before the rollout is not yet in effect; {message}"
+        summary += ", not yet in effect"
+    plan = RolloutPlan(tuple(status.origin), no(reason, message), status=status, summary=summary)
+    return _returning(plan, status, seen)
+
+
+def _returning(plan: RolloutPlan, status: RolloutStatus, seen: Situation) -> RolloutPlan:
+    """A plan that leads back to the origin: while versions have more than they had, that ends at once."""
+    gaining = _gaining(status)
+    now, before = shares(seen.in_effect), shares(status.origin)
+    gained = any(now.get(name, Fraction(0)) > before.get(name, Fraction(0)) for name in gaining)
+    return replace(plan, gaining=tuple(gaining), back=True) if gained else plan
 
 
 def _broken(spec: RolloutSpec, gaining: Sequence[str], evidence: Evidence | None) -> str:
@@ -238,7 +268,7 @@ def _between(origin: Targets, target: Targets, percent: int) -> tuple[TrafficTar
     before, after, way = shares(origin), shares(target), Fraction(percent, 100)
     names = [*after, *(name for name in before if name not in after)]
     mixed = {name: before.get(name, Fraction(0)) * (1 - way) + after.get(name, Fraction(0)) * way for name in names}
-    return tuple(TrafficTarget(version=name, weight=round(share * WHOLE)) for name, share in mixed.items())
+    return in_parts(mixed)
 
 
 def _key(spec: RolloutSpec, wanted: Targets) -> str:
