@@ -150,6 +150,26 @@ async def test_only_requests_that_the_split_decides_over_are_copied(opening: Ope
         assert 15 <= copies <= 45
 
 
+async def test_versions_under_trial_are_not_compared_with_each_other(opening: Opening, tmp_path: Path) -> None:
+    trial = MIRRORED | {
+        "versions": ["v1", "v2", "v3"],
+        "traffic": [{"version": name, "weight": 1} for name in ("v1", "v2", "v3")],
+        "mirror": [{"version": name, "percent": 100} for name in ("v2", "v3")],
+    }
+    pod = FakePod("a", {"churn@v1", "churn@v2", "churn@v3"}, batch=64)
+    pod.behave = saying("yes")
+    async with opening(tmp_path, pod, adapters=[trial]) as door:
+        by_v1 = 0
+        for number in range(30):
+            headers = (await door.complete("churn", x_request_id=f"r{number}"))[2]
+            by_v1 += headers[ADAPTER_VERSION_HEADER] == "v1"
+        assert 0 < by_v1 < 30
+        for version in ("v2", "v3"):
+            await door.until_outcome(version, compared=by_v1, in_flight=0)
+        await door.until_outcome("v1", requests=by_v1, compared=0)
+        assert sum(MIRROR_HEADER in headers for headers in pod.headers) == 2 * by_v1
+
+
 async def test_a_version_that_is_nowhere_is_not_waited_for(opening: Opening, tmp_path: Path) -> None:
     async with opening(tmp_path, FakePod("a", {"churn@v1"}), adapters=[MIRRORED]) as door:
         assert (await door.complete("churn"))[0] == 200

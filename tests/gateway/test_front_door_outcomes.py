@@ -74,7 +74,7 @@ async def test_questions_that_are_wrong(opening: Opening, tmp_path: Path) -> Non
     async with opening(tmp_path, FakePod("a", BOTH)) as door:
         unknown = await door.outcomes("default/never-seen")
         assert (unknown.following, unknown.versions) == (None, [])
-        for query in ("", "?seconds=0", "?seconds=3601", "?seconds=nan", "?seconds=abc"):
+        for query in ("", "?seconds=-1", "?seconds=604801", "?seconds=nan", "?seconds=abc"):
             status, text = await door.get(f"/motet/v1/outcomes/default/churn{query}")
             assert (status, json.loads(text)["error"]["param"]) == (400, "seconds")
         assert "motet_gateway_requests_total{" not in (await door.get("/metrics"))[1]

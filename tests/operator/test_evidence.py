@@ -1,9 +1,16 @@
-"""Sums over gateways, and quantiles of their histograms."""
+"""Sums over gateways, quantiles of their histograms, and since when they are asked."""
+
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from motet_api.wire import LATENCY_BOUNDS_MS, AdapterOutcome, VersionOutcome
 from motet_operator.adapters.evidence import merge, quantile
+from motet_operator.adapters.home import span_of
+from motet_operator.keys import Kind
+from motet_operator.views import Adapter, Declared, read
+from tests.operator.factories import NOW, raw_adapter
 
 
 def outcome(*versions: VersionOutcome) -> AdapterOutcome:
@@ -49,3 +56,22 @@ def test_a_gateway_that_did_not_answer_makes_it_incomplete() -> None:
 )
 def test_quantile(counts: list[int], expected: float) -> None:
     assert quantile(counts, 0.95) == pytest.approx(expected)
+
+
+def judged(age: float | None) -> Adapter:
+    """An adapter with a rollout whose step began so long ago, or has yet to begin."""
+    rollout: dict[str, Any] = {"key": "k"}
+    if age is not None:
+        rollout["stepStarted"] = (NOW - timedelta(seconds=age)).isoformat()
+    raw = raw_adapter(status={"rollout": rollout})
+    raw["spec"]["rollout"] = {"steps": [{"weight": 10, "bakeSeconds": 604_800}], "limits": {"errorPercent": 1}}
+    view = read(Kind.LORA_ADAPTER, raw)
+    assert isinstance(view, Declared)
+    return view
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(None, None), (0, 0), (0.9, 0), (1, 0), (61, 60), (604_800, 604_799), (-60, 0)]
+)
+def test_gateways_are_asked_of_nothing_before_the_step(age: float | None, seconds: float | None) -> None:
+    assert span_of(judged(age), NOW) == seconds

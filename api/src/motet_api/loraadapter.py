@@ -151,6 +151,13 @@ class RolloutSpec(KubeModel):
                     "rollout.mirrorPercent must be above zero",
                     ".mirrorPercent",
                 ),
+                # Steps are sorted: where one has no weight the first has none.
+                cel(
+                    "!has(self.limits) || self.mirrorPercent > 0 || self.steps[0].weight > 0",
+                    "limits are judged by requests, and a step of weight 0 gives a version none: "
+                    "rollout.mirrorPercent must be above zero, or drop the step",
+                    ".mirrorPercent",
+                ),
             ]
         }
     )
@@ -161,7 +168,7 @@ class RolloutSpec(KubeModel):
         Field(
             ge=0,
             le=100,
-            description="Share of the requests of versions that lose traffic that is copied to those that gain it.",
+            description="Share of the requests of versions that do not gain traffic that is copied to those that do.",
         ),
     ] = 0
     action: RolloutAction = RolloutAction.RUN

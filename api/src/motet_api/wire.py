@@ -140,6 +140,10 @@ LATENCY_BOUNDS_MS: Final = (
 """Upper bounds of the latency buckets of `VersionOutcome`; one more bucket takes what is above the last."""
 
 
+LONGEST_OUTCOME_SECONDS: Final = 604_800
+"""So far back a gateway keeps what became of requests: as long as the longest bake of a rollout's step."""
+
+
 class VersionOutcome(KubeModel):
     """What became of the requests of one version at one gateway, within the seconds that were asked about.
 
@@ -161,9 +165,11 @@ class VersionOutcome(KubeModel):
 
 
 class AdapterOutcome(KubeModel):
-    """Answer of `GET /motet/v1/outcomes/{namespace}/{name}?seconds=S`, S at most an hour.
+    """Answer of `GET /motet/v1/outcomes/{namespace}/{name}?seconds=S`, S at most `LONGEST_OUTCOME_SECONDS`.
 
-    `following` is the split that the gateway goes by at this moment; None if it does not know the adapter.
+    Counted is nothing that is older than S: the gateway keeps counts in buckets (of five seconds for five minutes, a
+    minute for an hour, an hour beyond) and rounds S down to whole ones. `following` is the split that the gateway goes
+    by at this moment; None if it does not know the adapter.
     """
 
     namespace: str

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from motet_api.errors import ErrorCode
 from motet_api.names import DEMAND_PATH, LIVE_PATH, OUTCOMES_PATH, READY_PATH
+from motet_api.wire import LONGEST_OUTCOME_SECONDS
 from motet_gateway.answers import error_answer
 from motet_gateway.bodies import BodyBudget
 from motet_gateway.demand import demand
@@ -25,7 +27,6 @@ from motet_gateway.exchange import exchange_of
 from motet_gateway.lorax_routes import LoraxRoutes
 from motet_gateway.metrics import Metrics
 from motet_gateway.openai_routes import OpenAIRoutes
-from motet_gateway.outcome_windows import LONGEST_SECONDS
 from motet_gateway.outcomes import Outcomes
 from motet_gateway.proxy import Proxy
 from motet_gateway.routing import Routing
@@ -125,11 +126,11 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= LONGEST_SECONDS:
+        seconds = nan
+    if not 0 <= seconds <= LONGEST_OUTCOME_SECONDS:
         raise RequestRefusedError(
             ErrorCode.INVALID_REQUEST,
-            f"`seconds` must be a number from 1 to {LONGEST_SECONDS}, and is {text!r}",
+            f"`seconds` must be a number from 0 to {LONGEST_OUTCOME_SECONDS}, and is {text!r}",
             param="seconds",
         )
     return seconds

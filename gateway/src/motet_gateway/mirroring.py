@@ -2,7 +2,8 @@
 
 Invariant: a copy never gets in the way of a request. It is sent once the version that was chosen has begun to answer,
 only to a place that nobody waits for, within bounds in number, size and time; else it is left out, and counted. Nothing
-that becomes of it reaches the client.
+that becomes of it reaches the client. A copy is compared with a version that is not itself under trial: requests that a
+version with copies of its own has answered are not copied.
 
 Copies are sent for an answer in one piece, whatever the client asked for: a stream says the same, and its text is put
 together from its events to be compared.
@@ -63,8 +64,10 @@ class Mirroring:
         copies = Copies()
         if adapter is None or not call.route.by_split:
             return copies
+        if any(mirror.version == call.route.version for mirror in adapter.mirror):
+            return copies
         for mirror in adapter.mirror:
-            if mirror.version != call.route.version and _is_due(adapter, mirror, request_id):
+            if _is_due(adapter, mirror, request_id):
                 self._send(call, adapter, mirror.version, copies)
         return copies
 

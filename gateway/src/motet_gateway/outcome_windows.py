@@ -1,21 +1,25 @@
-"""Counts in sliding windows: what became of one version's requests, up to an hour back. Pure: the caller has the clock.
+"""Counts in sliding windows: what became of one version's requests, up to a week back. Pure: the caller has the clock.
 
-A window is made of whole buckets, so it reaches up to one bucket further back than asked: of five seconds up to five
-minutes, of a minute beyond. Buckets without a request are not kept.
+Every request is counted in a bucket of each width, and each width is kept for a span of its own: five seconds for five
+minutes, a minute for an hour, an hour for a week. So a version takes no more than some three hundred buckets, however
+long it is asked about; buckets without a request are not kept.
+
+A window never begins before the moment that was asked for: it is made of whole buckets that began at or after it, of
+the widest that there are, and of narrower ones where the wide ones do not reach. What happened between that moment and
+the first bucket is left out: less than five seconds, a minute or an hour of it, by how far back it lies.
 """
 
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
-from motet_api.wire import LATENCY_BOUNDS_MS
+from motet_api.wire import LATENCY_BOUNDS_MS, LONGEST_OUTCOME_SECONDS
 
-FINE_SECONDS: Final = 5
-FINE_SPAN: Final = 300
-COARSE_SECONDS: Final = 60
-LONGEST_SECONDS: Final = 3600
+SPANS: Final = ((3600, LONGEST_OUTCOME_SECONDS), (60, 3600), (5, 300))
+"""Width of the buckets and for how long they are kept, the widest first; each width is a multiple of the next."""
 
 
 @dataclass(slots=True)
@@ -43,51 +47,56 @@ class Bucket:
 
 
 class Ring:
-    """Buckets of one width, the newest last; those that began more than `span` ago are dropped."""
+    """Buckets of one width, the newest last; those that ended more than `span` ago are dropped."""
 
     def __init__(self, width: int, span: int) -> None:
-        self._width = width
+        self.width = width
         self._span = span
         self._buckets: deque[Bucket] = deque()
 
     def at(self, now: float) -> Bucket:
         """The bucket of this moment."""
-        start = now - now % self._width
+        start = now - now % self.width
         if not self._buckets or self._buckets[-1].start < start:
             self.trim(now)
             self._buckets.append(Bucket(start))
         return self._buckets[-1]
 
-    def since(self, moment: float) -> Iterator[Bucket]:
-        """The buckets of which some part is after the moment."""
-        return (bucket for bucket in self._buckets if bucket.start + self._width > moment)
+    def between(self, start: float, end: float) -> Iterator[Bucket]:
+        """The buckets that begin in this time."""
+        return (bucket for bucket in self._buckets if start <= bucket.start < end)
+
+    def first_start(self, moment: float) -> float:
+        """When the first bucket begins that has nothing in it of before the moment."""
+        return -(-moment // self.width) * self.width
 
     def trim(self, now: float) -> None:
         """Drop what no window reaches any more."""
-        while self._buckets and self._buckets[0].start + self._width <= now - self._span:
+        while self._buckets and self._buckets[0].start + self.width <= now - self._span:
             self._buckets.popleft()
 
-    def __bool__(self) -> bool:
-        return bool(self._buckets)
+    def __len__(self) -> int:
+        return len(self._buckets)
 
 
 class Window:
     """What became of one version's requests."""
 
     def __init__(self) -> None:
-        self._fine = Ring(FINE_SECONDS, FINE_SPAN)
-        self._coarse = Ring(COARSE_SECONDS, LONGEST_SECONDS)
+        self.rings = [Ring(width, span) for width, span in SPANS]
 
     def answered(self, now: float, seconds: float, *, failed: bool) -> None:
         """A request is over that took so long."""
-        for bucket in (self._fine.at(now), self._coarse.at(now)):
+        for ring in self.rings:
+            bucket = ring.at(now)
             bucket.requests += 1
             bucket.errors += failed
             bucket.latency[bisect_left(LATENCY_BOUNDS_MS, seconds * 1000)] += 1
 
     def compared(self, now: float, *, agreed: bool, drift: float | None) -> None:
         """Two answers to one request are known; `drift` if they have label probabilities."""
-        for bucket in (self._fine.at(now), self._coarse.at(now)):
+        for ring in self.rings:
+            bucket = ring.at(now)
             bucket.compared += 1
             bucket.agreed += agreed
             if drift is not None:
@@ -95,14 +104,18 @@ class Window:
                 bucket.drift_sum += drift
 
     def sum(self, now: float, seconds: float) -> Bucket:
-        """The counts of the last so many seconds."""
+        """The counts of the last so many seconds, rounded down to whole buckets."""
         total = Bucket(now - seconds)
-        for bucket in (self._fine if seconds <= FINE_SPAN else self._coarse).since(total.start):
-            total.add(bucket)
+        end = inf
+        for ring in self.rings:
+            start = ring.first_start(total.start)
+            for bucket in ring.between(start, end):
+                total.add(bucket)
+            end = start
         return total
 
     def expired(self, now: float) -> bool:
         """Whether nothing is left to be said; drops what is too old on the way."""
-        self._fine.trim(now)
-        self._coarse.trim(now)
-        return not self._coarse
+        for ring in self.rings:
+            ring.trim(now)
+        return not any(self.rings)

@@ -34,12 +34,15 @@ def at_home(snapshot: Snapshot) -> Iterator[Adapter]:
 
 
 def span_of(adapter: Adapter, now: datetime) -> float | None:
-    """Of how many seconds the gateways must tell what became of an adapter's requests; None if nothing hangs on it."""
+    """Of how many seconds the gateways must tell what became of an adapter's requests; None if nothing hangs on it.
+
+    None of them may be from before the step began: that moment is recorded without its fraction of a second.
+    """
     if adapter.spec is None or adapter.status is None:
         return None
     since = judged_since(adapter.spec.rollout, adapter.status.rollout)
     if since is not None:
-        return max((now - since).total_seconds(), 1.0)
+        return max((now - since).total_seconds() - 1, 0.0)
     return 1.0 if _retiring(adapter, adapter.status) else None
 
 

@@ -9,7 +9,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from motet_api.names import OUTCOMES_PATH
-from motet_api.wire import AdapterOutcome
+from motet_api.wire import LONGEST_OUTCOME_SECONDS, AdapterOutcome
 from motet_operator.errors import OperatorError
 from motet_operator.keys import ObjectName
 from motet_operator.metrics_api.demand import Gateway
@@ -18,7 +18,6 @@ from motet_operator.metrics_api.gateways import PathReader, gateways_of, slices_
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS: Final = 2.0
-LONGEST_SECONDS: Final = 3600.0
 _LISTED_SECONDS: Final = 2.0
 """For so long a list of the gateways is good: several adapters are asked for at a time."""
 
@@ -50,7 +49,7 @@ class OutcomesClient:
         except OperatorError as error:
             log.warning("the gateways cannot be listed: %s", error)
             return (None,)
-        span = min(max(seconds, 1.0), LONGEST_SECONDS)
+        span = min(max(seconds, 0.0), LONGEST_OUTCOME_SECONDS)
         asked = [self._ask(gateway, adapter, span) for gateway in sorted(gateways, key=lambda found: found.url)]
         return tuple(await asyncio.gather(*asked))
 

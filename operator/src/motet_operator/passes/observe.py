@@ -152,7 +152,9 @@ class Observer:
         gateways, now = self._witnesses.gateways, self._witnesses.now()
         if gateways is None:
             return {}
-        spans = {adapter.name: seconds for adapter in at_home(snapshot) if (seconds := span_of(adapter, now))}
+        spans = {
+            adapter.name: seconds for adapter in at_home(snapshot) if (seconds := span_of(adapter, now)) is not None
+        }
         answers = await asyncio.gather(*(gateways.ask(name, seconds) for name, seconds in spans.items()))
         return dict(zip(spans, answers, strict=True))
 
