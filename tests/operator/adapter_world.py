@@ -12,7 +12,15 @@ from motet_api.identity import Digest
 from motet_api.loraadapter import TrafficTarget
 from motet_api.policy import Policy
 from motet_api.reasons import AdapterReason
-from motet_api.store import ArtifactReport, ArtifactRequest, ArtifactsAnswer, ArtifactsQuery, ArtifactState, References
+from motet_api.store import (
+    ArtifactReport,
+    ArtifactRequest,
+    ArtifactsAnswer,
+    ArtifactsQuery,
+    ArtifactState,
+    References,
+    Refusal,
+)
 from motet_api.wire import (
     AdapterOutcome,
     AdapterReport,
@@ -178,6 +186,8 @@ class FakeStore:
     bases: set[str] = field(default_factory=set)
     refuses: dict[str, ArtifactReport] = field(default_factory=dict)
     moved: dict[str, Digest] = field(default_factory=dict)
+    revisions: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
     references: References | None = None
     silent: bool = False
 
@@ -205,12 +215,20 @@ class FakeStore:
         if request.uri not in self.begun:
             self.begun.add(request.uri)
             return ArtifactReport(state=ArtifactState.FETCHING, size_bytes=100, fetched_bytes=35)
+        rank = self.ranks.get(request.uri, 8)
+        mismatch = None
+        if request.max_rank is not None and rank > request.max_rank:
+            message = f"rank {rank} is above {request.max_rank}"
+            mismatch = Refusal(reason=AdapterReason.RANK_TOO_LARGE, message=message)
+        fits = True if request.base_digest in self.bases else None
         return ArtifactReport(
             state=ArtifactState.VERIFIED,
             digest=request.digest or self.moved.get(request.uri) or digest_of(request.uri),
+            revision=self.revisions.get(request.uri, ""),
             size_bytes=10,
-            rank=8,
-            compatible=True if request.base_digest in self.bases else None,
+            rank=rank,
+            compatible=False if mismatch else fits,
+            mismatch=mismatch,
         )
 
 
@@ -285,6 +303,11 @@ class AdapterWorld:
             installation,
             lambda: self.now,
         )
+
+    def asks(self, store: StoreClient | None) -> None:
+        """A new process that asks another store, or none."""
+        self._asked = store
+        self.restart()
 
     def tick(self, seconds: float = 1.0) -> None:
         """Time passes for everybody else."""

@@ -261,6 +261,9 @@ class VersionStatus(KubeModel):
     source: AdapterSource | None = None
     model_ref: ModelRef | None = None
     digest: str | None = None
+    revision: Annotated[
+        str | None, Field(description="The commit, or manifest, that the bytes were found at: asked for from then on.")
+    ] = None
     rank: int | None = None
     size_bytes: int | None = None
     held_bytes: Annotated[int | None, Field(description="What it takes on a pod, in the base's type.")] = None

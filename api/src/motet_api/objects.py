@@ -128,6 +128,11 @@ class Source(KubeModel):
         """Whether the adapter store fetches it; else the runtime pods read it themselves."""
         return not self.uri.startswith(("file://", "pvc://"))
 
+    @property
+    def has_revisions(self) -> bool:
+        """Whether one state of it can be asked for again by name: the commit of a repository, a manifest's digest."""
+        return self.uri.startswith(("hf://", "oci://"))
+
 
 class ModelSource(Source):
     """Where a base model lies: a folder with `config.json`, safetensors and tokenizer, as transformers saves it."""

@@ -92,6 +92,11 @@ class AdapterReason(StrEnum):
         return self in _TRANSIENT
 
     @property
+    def by_policy(self) -> bool:
+        """Whether it is the installation's policy that refuses, whatever the bytes are."""
+        return self in _BY_POLICY
+
+    @property
     def failed(self) -> bool:
         """Whether this is a failure (as against a step on the way)."""
         return self not in _STEPS
@@ -105,6 +110,9 @@ _TRANSIENT = frozenset(
         AdapterReason.SECRET_NOT_FOUND,
         AdapterReason.STORE_FULL,
     }
+)
+_BY_POLICY = frozenset(
+    {AdapterReason.SOURCE_NOT_ALLOWED, AdapterReason.SIGNATURE_MISSING, AdapterReason.SIGNATURE_INVALID}
 )
 _STEPS = frozenset({AdapterReason.RESIDENT, AdapterReason.LOADING, AdapterReason.STANDBY, AdapterReason.DRAINING})
 

@@ -52,6 +52,16 @@ async def test_nothing_is_deleted_before_the_references_have_come_and_then_what_
         assert len(store.store.catalogue.artifacts) == 2
 
 
+async def test_what_was_found_at_a_revision_is_not_fetched_again_when_it_is_asked_for_by_it(tmp_path: Path) -> None:
+    folder = Folder(GOOD)
+    async with running(tmp_path, FakeSources(good=folder)) as store:
+        found = await store.settled(request())
+        again = request(revision=found.revision, digest=found.digest)
+        (report,) = (await store.ask(again)).artifacts
+        assert (report.state, report.revision) == (ArtifactState.VERIFIED, found.revision)
+        assert folder.lists == 1
+
+
 async def test_a_blob_that_is_read_stays(tmp_path: Path) -> None:
     clock = Clock()
     async with running(tmp_path, FakeSources(good=Folder(GOOD)), clock=clock, grace_seconds=0, keep_seconds=0) as store:

@@ -17,7 +17,8 @@ FILES = {**GOOD, "README.md": b"# hi", "adapter_model.bin": b"\x80\x04.", ".gita
 
 
 @pytest.mark.parametrize(
-    ("uri", "revision"), [(URI, None), (f"{URI}@main", None), (URI, COMMIT), (f"{URI}@{COMMIT}", COMMIT)]
+    ("uri", "revision"),
+    [(URI, None), (f"{URI}@main", None), (URI, COMMIT), (f"{URI}@{COMMIT}", COMMIT), (f"{URI}@main", COMMIT)],
 )
 async def test_repository(uri: str, revision: str | None, tmp_path: Path) -> None:
     into = tmp_path / "into"
@@ -101,6 +102,16 @@ async def test_hub_that_makes_no_sense(changes: dict[str, object], reason: Adapt
             with pytest.raises(SourceError) as caught:
                 await fetch(sources, URI, tmp_path)
     assert caught.value.reason is reason, caught.value
+
+
+async def test_a_commit_is_read_whatever_the_branch_of_the_uri_is_at_by_now(tmp_path: Path) -> None:
+    async with (
+        hub(dict(FILES)) as (made, server, _),
+        Sources(settings(tmp_path / "scratch", hub_endpoint=server.url)) as sources,
+    ):
+        made.revisions["main"] = OTHER_COMMIT
+        listing = await sources.open_source(URI).list(SourceRef(f"{URI}@main", COMMIT), {})
+    assert listing.revision == COMMIT
 
 
 async def test_branch_that_moves_between_listing_and_reading(tmp_path: Path) -> None:

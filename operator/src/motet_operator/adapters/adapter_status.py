@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from motet_api.loraadapter import AdapterSummary, LoraAdapterSpec, LoraAdapterStatus, MirrorTarget, VersionStatus
 from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import ConditionType, Reason
-from motet_api.store import ArtifactReport
+from motet_api.store import ArtifactReport, ArtifactState
 from motet_operator.adapters.evidence import merge
 from motet_operator.adapters.residency import Standing
 from motet_operator.adapters.retiring import Answers, retirement
@@ -236,6 +236,7 @@ def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp:
         source=version.source,
         model_ref=version.model_ref,
         digest=_recorded_digest(version, seen),
+        revision=_recorded_revision(version, seen),
         rank=facts.rank if facts else None,
         size_bytes=facts.size_bytes if facts else None,
         held_bytes=facts.held_bytes if facts else None,
@@ -254,6 +255,19 @@ def _recorded_digest(version: Version, seen: Witnesses) -> str | None:
         return digest_of(version, seen)
     found = seen.artifact if version.source.remote else seen.standing.facts
     return found.digest if found else None
+
+
+def _recorded_revision(version: Version, seen: Witnesses) -> str | None:
+    """Where the bytes that hold were found last."""
+    found, digest = seen.artifact, version.recorded.digest if version.recorded else None
+    if (
+        found is not None
+        and found.state is ArtifactState.VERIFIED
+        and found.revision
+        and digest in (None, found.digest)
+    ):
+        return found.revision
+    return version.recorded.revision if version.recorded else None
 
 
 def _with_last_counts(found: Standing, old: VersionStatus | None) -> Standing:

@@ -1,7 +1,8 @@
 """What the pods of one model are to hold, and why anything that asks for it is left out. Pure.
 
 Invariant: a pod is told of a version only by what is recorded: spec, and what status says of the version. So a version
-that is fetched by the store is told with the digest that status has, and a restart of the operator tells the same.
+that is fetched by the store is told with the digest that status has, and a restart of the operator tells the same. What
+pods serve by that digest is not taken away by a store that lost it, nor by a base or rank that it would not fit now.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,7 +105,8 @@ def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
     if over:
         return no(Reason.QUOTA_EXCEEDED, over)
     if entry.version.source.remote:
-        return _unverified(entry.version)
+        unverified = _unverified(entry.version)
+        return None if unverified is not None and _goes_on(site, entry, unverified.reason) else unverified
     refused = source_refusal(entry.version.source.uri, namespace, tenants.policy)
     return no(refused.reason, refused.message) if refused is not None else None
 
@@ -122,6 +124,27 @@ def _unverified(version: Version) -> Verdict | None:
     for entry in (*refused, *unknown):
         return no(reason_of(entry), entry.message)
     return None if version.digest else no(Reason.FETCHING, "its digest is not known yet")
+
+
+def _goes_on(site: Site, entry: Wanted, reason: Reason | AdapterReason) -> bool:
+    """Whether a version is told all the same, because pods serve it: only policy takes away what was verified.
+
+    All pods are told, also those that start: each says by itself whether it can, and a roll waits for it. A ready pod
+    that is silent may be one that serves it.
+    """
+    if isinstance(reason, AdapterReason) and reason.by_policy:
+        return False
+    version, name = entry.version, entry.desired.id
+    if version.recorded is None or version.recorded.digest is None:
+        return False
+    if version.proven and any(state.report is None and state.pod.ready for state in site.pods):
+        return True
+    return any(
+        found.id == name and found.reason is AdapterReason.RESIDENT and found.digest == version.digest
+        for state in site.pods
+        if state.report is not None
+        for found in state.report.adapters
+    )
 
 
 def reason_of(condition: Condition) -> Reason | AdapterReason:

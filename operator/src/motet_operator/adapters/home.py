@@ -4,19 +4,21 @@ An adapter's home is the ModelDeployment that spec.modelRef names. Its pass, and
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from motet_api.identity import AdapterId
 from motet_api.loraadapter import LoraAdapterStatus
 from motet_api.reasons import AdapterReason, Reason
+from motet_api.store import Refusal
 from motet_operator import looks
 from motet_operator.adapters.adapter_status import Said, Surroundings, adapter_status, missing_model, orphan_status
 from motet_operator.adapters.assignment import told
 from motet_operator.adapters.residency import Standing
 from motet_operator.adapters.rollout import judged_since
-from motet_operator.adapters.version_conditions import Store
+from motet_operator.adapters.version_conditions import Store, store_failure
 from motet_operator.adapters.versions import Version, home_of, id_of, versions_of
-from motet_operator.conditions import Stamp
+from motet_operator.conditions import Stamp, no
 from motet_operator.keys import ModelKey, ObjectName
 from motet_operator.snapshot import Site, Snapshot
 from motet_operator.views import Adapter
@@ -98,15 +100,19 @@ def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey,
         if version.in_spec and version.model in sites
     )
     answers = snapshot.artifacts
+    artifacts = {
+        version.name: report
+        for version in versions
+        if answers is not None and (report := answers.reports.get((adapter.name, version.name))) is not None
+    }
     return Surroundings(
-        standings={version.name: _standing(adapter, version, sites, found) for version in versions},
+        standings={
+            version.name: _standing(adapter, version, sites, found, store_failure(artifacts.get(version.name)))
+            for version in versions
+        },
         serving=serving,
         store=Store.NONE if answers is None else Store.SILENT if answers.silence else Store.ANSWERED,
-        artifacts={
-            version.name: report
-            for version in versions
-            if answers is not None and (report := answers.reports.get((adapter.name, version.name))) is not None
-        },
+        artifacts=artifacts,
         gateways=snapshot.outcomes.get(adapter.name),
         based={version.name for version in versions if version.model in sites and _based(sites[version.model])},
     )
@@ -116,8 +122,19 @@ def _based(site: Site) -> bool:
     return any(state.report is not None and state.report.base_digest is not None for state in site.pods)
 
 
-def _standing(adapter: Adapter, version: Version, sites: Mapping[ModelKey, Site], found: Found) -> Standing:
+def _standing(
+    adapter: Adapter, version: Version, sites: Mapping[ModelKey, Site], found: Found, failure: Refusal | None
+) -> Standing:
     site = sites.get(version.model)
     if site is None or site.model is None:
         return missing_model(f"ModelDeployment {version.model}, which serves {version.name}, does not exist")
-    return found[version.model][id_of(adapter, version)]
+    standing = found[version.model][id_of(adapter, version)]
+    return standing if failure is None else _for_want_of(failure, standing)
+
+
+def _for_want_of(failure: Refusal, standing: Standing) -> Standing:
+    """A pod that cannot fetch a version says less than the store, which says why it has none."""
+    if standing.verdict.reason is not AdapterReason.FETCH_FAILED:
+        return standing
+    message = f"{failure.message}; so {standing.verdict.message}"
+    return replace(standing, verdict=no(failure.reason, message), final=not failure.reason.transient)

@@ -4,20 +4,20 @@ Of a source that the adapter store fetches, the store is the only witness of the
 themselves have the pods as witnesses. Of a failure, `BLAMES` says which of the conditions it belongs to: what comes
 before it in that order is not touched by it, what comes after it is unknown.
 
-What was once found of a version stays true while nobody says it anew: versions never change.
+What was once found of a version stays true: versions never change. That the store cannot get the same bytes again is
+said in the message, and changes nothing else; only the installation's policy takes back what was verified.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.store import ArtifactReport, ArtifactState, Refusal
 from motet_operator.adapters.residency import Standing
 from motet_operator.adapters.versions import Version
-from motet_operator.conditions import Verdict, find, no, unknown, yes
+from motet_operator.conditions import Verdict, no, unknown, yes
 
 BLAMES: Final[Mapping[AdapterReason, ConditionType]] = {
     AdapterReason.SOURCE_NOT_FOUND: ConditionType.RESOLVED,
@@ -43,6 +43,7 @@ BLAMES: Final[Mapping[AdapterReason, ConditionType]] = {
 """The condition that a failure makes False."""
 _NOT_ASKED: Final = frozenset({Reason.NOT_ALLOWED, Reason.QUOTA_EXCEEDED, Reason.MODEL_DEPLOYMENT_NOT_FOUND})
 """The store is not asked for what may not be here."""
+_NO_STORE: Final = "its source is fetched by the adapter store, and there is none (chart value store.enabled)"
 _ORDER: Final = (ConditionType.RESOLVED, ConditionType.VERIFIED, ConditionType.COMPATIBLE, ConditionType.RESIDENT)
 _HEALTHY: Final[Mapping[ConditionType, Reason]] = {
     ConditionType.RESOLVED: Reason.RESOLVED,
@@ -71,11 +72,22 @@ class Witnesses:
     """Whether a pod has said what its base is, so that the store can check against it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why the store does not get an artifact, and which condition that makes False."""
+
+    reason: Reason | AdapterReason
+    message: str
+    blamed: ConditionType
+    by_policy: bool = False
+
+
 def resolved(version: Version, seen: Witnesses) -> Verdict:
     """Whether the bytes are known by digest.
 
     fetched by the store             read by pods                       Resolved
     --------------------             ------------                       --------
+    verified before, no policy                                          True     Resolved, and what is the matter
     there is no store                                                   False    StoreNotConfigured
     failed, `BLAMES` Resolved        failed, the same, no digest known  False    its reason
                                      DigestMismatch                     False    DigestMismatch
@@ -122,8 +134,7 @@ def compatible(version: Version, seen: Witnesses) -> Verdict:
         if artifact.compatible is False:
             refusal = artifact.mismatch or Refusal(reason=AdapterReason.BASE_MISMATCH, message="")
             return no(refusal.reason, refusal.message)
-        before = _before(version, ConditionType.COMPATIBLE)
-        if artifact.compatible is None and not (before and before.true):
+        if artifact.compatible is None and not version.was(ConditionType.COMPATIBLE):
             if seen.base_known:
                 return unknown(Reason.FETCHING, "the adapter store has yet to check it against the base")
             return unknown(Reason.BASE_UNKNOWN, "no pod of the model has said yet what its base looks like")
@@ -137,28 +148,39 @@ def resident(seen: Witnesses) -> Verdict:
 
 
 def _by_store(version: Version, seen: Witnesses, kind: ConditionType, known: bool) -> Verdict:
-    if seen.store is Store.NONE:
-        message = "its source is fetched by the adapter store, and there is none (chart value store.enabled)"
-        return no(Reason.STORE_NOT_CONFIGURED, message)
-    failure = seen.artifact.failure if seen.artifact and seen.artifact.state is ArtifactState.FAILED else None
-    if failure is not None:
-        blamed = _blamed(failure.reason)
-        # The store does nothing else with an artifact: what keeps it from getting it is no matter of the pods.
-        blamed = ConditionType.RESOLVED if blamed is ConditionType.RESIDENT else blamed
-        if blamed is kind:
-            return no(failure.reason, failure.message)
-        if _ORDER.index(blamed) < _ORDER.index(kind):
-            return unknown(failure.reason, failure.message)
-    if known:
-        return yes(_HEALTHY[kind], (digest_of(version, seen) or "") if kind is ConditionType.RESOLVED else "")
-    before = _before(version, kind)
-    if before is not None and before.true:
-        return before
+    trouble = _trouble(seen)
+    held = version.proven and version.was(kind)
+    if trouble is not None and not (held and not trouble.by_policy):
+        if trouble.blamed is kind or trouble.reason is Reason.STORE_NOT_CONFIGURED:
+            return no(trouble.reason, trouble.message)
+        if _ORDER.index(trouble.blamed) < _ORDER.index(kind):
+            return unknown(trouble.reason, trouble.message)
+    if known or version.was(kind):
+        again = f"it was found before, and now: {trouble.message}" if trouble and trouble.blamed is kind else ""
+        found = digest_of(version, seen) if kind is ConditionType.RESOLVED else None
+        return yes(_HEALTHY[kind], "; ".join(filter(None, (found, again))))
     if seen.standing.verdict.reason in _NOT_ASKED:
         return unknown(seen.standing.verdict.reason, seen.standing.verdict.message)
     if seen.store is Store.SILENT:
         return unknown(Reason.STORE_UNREACHABLE, "the adapter store does not answer")
     return unknown(Reason.FETCHING, _progress(seen.artifact))
+
+
+def _trouble(seen: Witnesses) -> _Trouble | None:
+    if seen.store is Store.NONE:
+        return _Trouble(Reason.STORE_NOT_CONFIGURED, _NO_STORE, ConditionType.RESOLVED)
+    failure = store_failure(seen.artifact)
+    if failure is None:
+        return None
+    blamed = _blamed(failure.reason)
+    # The store does nothing else with an artifact: what keeps it from getting it is no matter of the pods.
+    blamed = ConditionType.RESOLVED if blamed is ConditionType.RESIDENT else blamed
+    return _Trouble(failure.reason, failure.message, blamed, failure.reason.by_policy)
+
+
+def store_failure(artifact: ArtifactReport | None) -> Refusal | None:
+    """Why the store cannot get an artifact."""
+    return artifact.failure if artifact is not None and artifact.state is ArtifactState.FAILED else None
 
 
 def _by_pods(version: Version, seen: Witnesses, kind: ConditionType) -> Verdict:
@@ -169,8 +191,7 @@ def _by_pods(version: Version, seen: Witnesses, kind: ConditionType) -> Verdict:
             return no(failure.reason, failure.message)
         if _ORDER.index(blamed) < _ORDER.index(kind) and seen.standing.facts is None:
             return unknown(failure.reason, failure.message)
-    before = _before(version, kind)
-    if seen.standing.facts is not None or (before is not None and before.true):
+    if seen.standing.facts is not None or version.was(kind):
         return yes(_HEALTHY[kind], "")
     return _pods_are_at_it(seen)
 
@@ -199,11 +220,3 @@ def digest_of(version: Version, seen: Witnesses) -> str | None:
 
 def _blamed(reason: AdapterReason) -> ConditionType:
     return BLAMES.get(reason, ConditionType.RESIDENT)
-
-
-def _before(version: Version, kind: ConditionType) -> Verdict | None:
-    recorded: Sequence[Condition] = version.recorded.conditions if version.recorded else ()
-    found = find(recorded, kind)
-    if found is None or found.status is not ConditionStatus.TRUE:
-        return None
-    return yes(_HEALTHY[kind], found.message)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from motet_api.identity import AdapterId, runtime_id
 from motet_api.loraadapter import LoraAdapterSpec, ModelRef, VersionStatus
-from motet_api.objects import AdapterSource
+from motet_api.objects import AdapterSource, ConditionStatus
+from motet_api.reasons import ConditionType
+from motet_operator.conditions import find
 from motet_operator.keys import ModelKey
 from motet_operator.views import Adapter
 
@@ -29,6 +31,17 @@ class Version:
     def digest(self) -> str | None:
         """What the bytes must be: as spec says, or as they were found to be once."""
         return self.source.digest or (self.recorded.digest if self.recorded else None)
+
+    @property
+    def proven(self) -> bool:
+        """Whether status says that the bytes of the recorded digest were there once, and found sound."""
+        known = self.recorded is not None and self.recorded.digest is not None
+        return known and self.was(ConditionType.RESOLVED) and self.was(ConditionType.VERIFIED)
+
+    def was(self, kind: ConditionType) -> bool:
+        """Whether status says that a condition holds of it."""
+        found = find(self.recorded.conditions, kind) if self.recorded is not None else None
+        return found is not None and found.status is ConditionStatus.TRUE
 
 
 def versions_of(adapter: Adapter) -> tuple[Version, ...]:

@@ -1,17 +1,21 @@
 """Which versions the adapter store is asked about in a pass, and against which base. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from motet_api.identity import Digest
-from motet_api.reasons import AdapterReason
+from motet_api.reasons import AdapterReason, ConditionType
 from motet_api.store import ArtifactRequest
 from motet_operator.adapters.home import at_home
 from motet_operator.adapters.tenancy import not_allowed
 from motet_operator.adapters.versions import Version, id_of, versions_of
 from motet_operator.clients.artifacts import Wish
+from motet_operator.conditions import find
 from motet_operator.keys import ModelKey
 from motet_operator.snapshot import PodState, Site, Snapshot
 from motet_operator.views import Adapter
+
+_UNSIGNED: Final = frozenset({AdapterReason.SIGNATURE_MISSING, AdapterReason.SIGNATURE_INVALID})
 
 
 def wishes(snapshot: Snapshot) -> list[Wish]:
@@ -48,12 +52,24 @@ def _request(adapter: Adapter, version: Version, base: Digest | None, max_rank: 
     return ArtifactRequest(
         namespace=adapter.meta.namespace,
         uri=source.uri,
-        revision=source.revision,
+        revision=_revision(version),
         digest=Digest(version.digest) if version.digest else None,
         secret_name=source.secret_ref.name if source.secret_ref else None,
         base_digest=base,
         max_rank=max_rank,
     )
+
+
+def _revision(version: Version) -> str | None:
+    """The state of the source in which the bytes were found: a branch or tag may have moved on since.
+
+    Not while a signature is missed: that may lie beside the same bytes in a later one.
+    """
+    recorded = version.recorded
+    if recorded is None or not recorded.revision or not version.source.has_revisions:
+        return version.source.revision
+    verified = find(recorded.conditions, ConditionType.VERIFIED)
+    return version.source.revision if verified and verified.reason in _UNSIGNED else recorded.revision
 
 
 def _base(pods: Sequence[PodState]) -> Digest | None:

@@ -112,13 +112,16 @@ class ArtifactBook:
         return Answers({version: found.report for version, found in kept.items()}, silence)
 
     def _kept(self, known: Mapping[VersionKey, _Known], wish: Wish) -> _Known | None:
-        """The last answer, if it was to the same question; that its digest has been recorded makes no other of it."""
+        """The last answer, if it was to the same question: that what it found is recorded makes no other of it."""
         found = known.get(wish.version)
         if found is None:
             return None
-        pinned = found.request.digest is None and wish.request.digest == found.report.digest
-        asked = found.request.model_copy(update={"digest": wish.request.digest}) if pinned else found.request
-        return found if asked == wish.request else None
+        recorded = {
+            name: asked
+            for name in ("digest", "revision")
+            if (asked := getattr(wish.request, name)) and asked == getattr(found.report, name)
+        }
+        return found if found.request.model_copy(update=recorded) == wish.request else None
 
     def _is_due(self, wish: Wish, found: _Known | None) -> bool:
         return found is None or self._clock() - found.asked >= _patience(found.report, wish)

@@ -62,7 +62,7 @@ def base_request(model: Model) -> ArtifactRequest | None:
         kind=ArtifactKind.BASE_MODEL,
         namespace=model.meta.namespace,
         uri=source.uri,
-        revision=(pinned.revision if pinned else "") or source.revision,
+        revision=(pinned.revision if pinned and source.has_revisions else "") or source.revision,
         digest=Digest(pinned.digest) if pinned else source.digest and Digest(source.digest),
         secret_name=source.secret_ref.name if source.secret_ref else None,
     )

@@ -61,11 +61,13 @@ class Catalogue:
             self.bases[base.digest()] = base
 
     def add(self, resolution: Resolution, artifact: Artifact) -> None:
-        """A source gave an artifact, which is verified: what was asked for is known, by its digest too."""
+        """A source gave an artifact, which is verified: what was asked for is known, by its digest and revision too."""
         if artifact.digest not in self.artifacts:
             self._artifact_files.write(artifact.digest, artifact)
             self._put_artifact(artifact, self._now())
-        for wanted in {resolution.wanted, resolution.wanted.pinned(artifact.digest)}:
+        pinned = resolution.wanted.pinned(artifact.digest)
+        at_revision = pinned.model_copy(update={"revision": resolution.revision or pinned.revision})
+        for wanted in {resolution.wanted, pinned, at_revision}:
             known = resolution.model_copy(update={"wanted": wanted})
             self._resolution_files.write(wanted.key, known)
             self._put_resolution(known)

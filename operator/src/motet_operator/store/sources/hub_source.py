@@ -77,9 +77,10 @@ class HubSource:
 
 
 def _parse(ref: SourceRef) -> tuple[str, str]:
-    """Repository and revision. Raises: SourceError."""
+    """Repository and revision; a commit goes before the branch or tag that was found at it. Raises: SourceError."""
     repository, _, within = ref.uri.removeprefix("hf://").strip("/").partition("@")
-    if within and ref.revision is not None and within != ref.revision:
+    commit = ref.revision is not None and _COMMIT.fullmatch(ref.revision) is not None
+    if within and ref.revision is not None and within != ref.revision and not commit:
         message = f"source.uri names the revision {within} and source.revision {ref.revision}: leave one of them out"
         raise SourceError(AdapterReason.INVALID_SOURCE, message)
     try:
@@ -88,7 +89,7 @@ def _parse(ref: SourceRef) -> tuple[str, str]:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise SourceError(AdapterReason.INVALID_SOURCE, f"{ref.uri!r}: write hf://ORGANISATION/NAME") from error
-    return repository, within or ref.revision or "main"
+    return repository, (ref.revision if commit else within) or ref.revision or "main"
 
 
 def _headers(credentials: Credentials) -> dict[str, str]:
