@@ -55,11 +55,20 @@ def test_a_version_that_has_left_spec_is_served_while_status_lists_it() -> None:
 def test_the_digest_that_status_found_counts_for_the_source_it_was_found_for() -> None:
     found = lora_adapter(traffic={}, known=[version_status(digest=DIGEST)])
     assert parsed(found).sources == {"v1": Source("file:///v1", DIGEST)}
-    made_anew = lora_adapter(traffic={}, known=[version_status(uri="file:///old", digest=DIGEST)])
-    assert parsed(made_anew).sources == {"v1": Source("file:///v1")}
     pinned = lora_adapter(traffic={}, known=[version_status(digest=DIGEST)])
-    pinned["spec"]["versions"][0]["source"]["digest"] = OTHER_DIGEST
-    assert parsed(pinned).sources == {"v1": Source("file:///v1", OTHER_DIGEST)}
+    pinned["spec"]["versions"][0]["source"]["digest"] = DIGEST
+    assert parsed(pinned).sources == {"v1": Source("file:///v1", DIGEST)}
+
+
+def test_a_name_that_another_source_still_has_means_that_one() -> None:
+    old = version_status(uri="file:///old", digest=DIGEST) | {"modelRef": {"name": "before"}}
+    found = parsed(lora_adapter(traffic={}, known=[old]))
+    assert found.sources == {"v1": Source("file:///old", DIGEST)}
+    assert str(found.model_of("v1")) == "default/before"
+    other_bytes = lora_adapter(traffic={}, known=[version_status(digest=DIGEST)])
+    other_bytes["spec"]["versions"][0]["source"]["digest"] = OTHER_DIGEST
+    assert parsed(other_bytes).sources == {"v1": Source("file:///v1", DIGEST)}
+    assert parsed(lora_adapter(traffic={})).sources == {"v1": Source("file:///v1")}, "once it is gone"
 
 
 def test_versions_on_other_models_and_in_other_namespaces() -> None:

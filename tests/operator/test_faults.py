@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from motet_api.reasons import AdapterReason
 from motet_api.wire import VersionOutcome
 from motet_operator.errors import ConflictError
 from motet_operator.keys import Kind
@@ -137,67 +136,6 @@ async def test_a_version_that_errors_is_taken_back() -> None:
     assert warnings.count("RolledBack") <= 2
     assert "RolledBack" in warnings
     assert {entry["name"] for entry in world.status()["versions"]} == {"v7", "v8"}, "v7 serves on, out of spec"
-
-
-async def midway() -> AdapterWorld:
-    """A rollout at its first step, of which nobody has seen a request yet."""
-    world = await world_with_v7()
-    edit(world)
-    assert world.gateway is not None
-    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=0)
-    for _ in range(8):
-        await world.run()
-    assert world.split() == {"v8": 30_000, "v7": 70_000}
-    return world
-
-
-@pytest.mark.parametrize("action", ["Run", "Abort"])
-async def test_a_silent_pod_does_not_keep_a_version_that_is_taken_back(action: str) -> None:
-    world = await midway()
-    assert world.gateway is not None
-    world.pods.pods[IPS[1]].silent = True
-    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=100, errors=100)
-    raw = world.cluster.objects[Kind.LORA_ADAPTER, NAMESPACE, "voice"]
-    raw["spec"]["rollout"] = {**ROLLOUT, "action": action}
-    world.cluster.put(Kind.LORA_ADAPTER, raw)
-    for _ in range(3):
-        await world.run()
-    assert world.split() == {"v7": 1}
-    assert world.condition("RolledOut") == ("False", "RolledBack" if action == "Run" else "Aborted")
-    assert "not yet in effect" not in world.message("RolledOut")
-
-
-async def test_taken_back_is_said_to_wait_while_nothing_of_the_old_split_serves() -> None:
-    world = await midway()
-    assert world.gateway is not None
-    for pod in world.pods.pods.values():
-        pod.broken["voice@v7"] = AdapterReason.CORRUPT_WEIGHTS
-    world.gateway.outcomes["v8"] = VersionOutcome(version="v8", requests=100, errors=100)
-    for _ in range(5):
-        await world.run()
-    assert world.split() == {"v8": 30_000, "v7": 70_000}
-    assert world.condition("RolledOut") == ("False", "RolledBack")
-    assert "the split before the rollout is not yet in effect" in world.message("RolledOut")
-    for pod in world.pods.pods.values():
-        pod.broken.clear()
-    await world.converge()
-    assert world.split() == {"v7": 1}
-    assert "not yet in effect" not in world.message("RolledOut")
-
-
-async def test_an_edit_back_to_the_old_split_goes_there_at_once() -> None:
-    world = await midway()
-    raw = remote(raw_adapter(versions=("v7",), status=world.status()))
-    raw["spec"]["rollout"] = ROLLOUT
-    raw["metadata"]["generation"] = 3
-    world.cluster.put(Kind.LORA_ADAPTER, raw)
-    assert world.gateway is not None
-    world.gateway.outcomes["v7"] = VersionOutcome(version="v7", requests=100, errors=100)
-    await world.run()
-    assert world.split() == {"v7": 1}
-    await world.converge()
-    assert "rollout" not in world.status()
-    assert world.condition("RolledOut") == ("True", "RolledOut")
 
 
 async def test_a_gateway_with_a_request_left_keeps_the_old_version() -> None:

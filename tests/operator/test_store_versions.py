@@ -91,6 +91,22 @@ async def test_a_steady_state_asks_once_in_minutes() -> None:
     assert {request.digest for request in last} == {digest_of(f"s3://bucket/{number}") for number in range(20)}
 
 
+async def test_another_source_under_the_same_name_is_never_held_to_the_old_digest() -> None:
+    world = world_of()
+    await world.converge()
+    world.cluster.put(Kind.LORA_ADAPTER, remote(uri="s3://bucket/other") | {"status": world.status()})
+    await world.converge()
+    assert world.store is not None
+    assert not any(request.uri == "s3://bucket/other" for query in world.store.asked for request in query)
+    assert (world.told(IP)["voice@v1"].uri, world.split()) == (URI, {"v1": 1})
+    assert world.condition("RolledOut") == ("False", "Waiting")
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert "version v1 was s3://bucket/v1 and cannot become s3://bucket/other" in world.message("Ready")
+    world.cluster.put(Kind.LORA_ADAPTER, remote() | {"status": world.status()})
+    await world.converge()
+    assert world.condition("Ready") == ("True", "Ready"), "it is what it was"
+
+
 async def test_what_the_source_means_later_does_not_matter() -> None:
     world = world_of()
     await world.converge()

@@ -272,6 +272,14 @@ class VersionStatus(KubeModel):
     pods: int = 0
     conditions: Conditions
 
+    def is_about(self, version: AdapterVersion) -> bool:
+        """Whether it is about this version of spec, and not about another that had its name and is still served."""
+        if self.source is None:
+            return True
+        mine, its = self.source, version.source
+        same = (mine.uri, mine.revision, self.model_ref) == (its.uri, its.revision, version.model_ref)
+        return same and its.digest in {None, mine.digest, self.digest}
+
 
 class RolloutResult(StrEnum):
     """How a rollout stands."""

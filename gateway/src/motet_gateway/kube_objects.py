@@ -39,7 +39,8 @@ def parse_model(obj: Mapping[str, Any]) -> Model:
 def parse_adapter(obj: Mapping[str, Any]) -> Adapter:
     """The split and the mirrors are those in effect, of status. The versions are those of spec and those of status.
 
-    A version that has left spec stays in status until the split has left it and nothing uses it: it is served so long.
+    A version that has left spec stays in status until the split has left it and nothing uses it: it is served so long,
+    even if spec has given its name to another source.
 
     Raises: ValidationError.
     """
@@ -51,7 +52,10 @@ def parse_adapter(obj: Mapping[str, Any]) -> Adapter:
     sources: dict[str, Source] = {}
     models: dict[str, ObjectKey] = {}
     for version in adapter.spec.versions:
-        sources[version.name] = _source(version.source, known.get(version.name))
+        recorded = known.get(version.name)
+        if recorded is not None and not recorded.is_about(version):
+            continue
+        sources[version.name] = _source(version.source, recorded)
         models[version.name] = _model_key(adapter.spec.model_of(version), key.namespace)
     for leaving in status.versions:
         # A version without a source is of an operator that did not keep it: what it means cannot be known any more.
@@ -75,8 +79,7 @@ def _source(source: AdapterSource, known: VersionStatus | None) -> Source:
     """The source, with the digest that status has found for it where spec names none."""
     if source.digest is not None or known is None:
         return Source(source.uri, source.digest)
-    same = known.source is None or (known.source.uri, known.source.revision) == (source.uri, source.revision)
-    return Source(source.uri, known.digest if same else None)
+    return Source(source.uri, known.digest)
 
 
 def _model_key(ref: ModelRef, namespace: str) -> ObjectKey:

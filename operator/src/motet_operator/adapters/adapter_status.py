@@ -3,7 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from motet_api.loraadapter import AdapterSummary, LoraAdapterSpec, LoraAdapterStatus, MirrorTarget, VersionStatus
+from motet_api.loraadapter import (
+    AdapterSummary,
+    LoraAdapterSpec,
+    LoraAdapterStatus,
+    MirrorTarget,
+    TrafficTarget,
+    VersionStatus,
+)
 from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import ConditionType, Reason
 from motet_api.store import ArtifactReport, ArtifactState
@@ -21,7 +28,7 @@ from motet_operator.adapters.version_conditions import (
     resolved,
     verified,
 )
-from motet_operator.adapters.versions import Version, versions_of
+from motet_operator.adapters.versions import Version, clashes, versions_of
 from motet_operator.conditions import Stamp, Verdict, find, kstatus, no, unknown, yes
 from motet_operator.views import Adapter
 
@@ -59,11 +66,14 @@ def adapter_status(adapter: Adapter, around: Surroundings, stamp: Stamp) -> Said
     previous = adapter.status or LoraAdapterStatus()
     if adapter.spec is None:
         return Said(_only_ready(previous, no(Reason.INVALID_SPEC, adapter.error), stamp))
-    versions = versions_of(adapter)
-    plan, split = _planned(adapter.spec, previous, around, stamp)
-    rolled_out = _rolled_out(plan, split)
+    versions, taken = versions_of(adapter), clashes(adapter)
+    wanted, waits = _wanted(adapter.spec, previous, taken, around.standings)
+    plan, split = _planned(adapter.spec, previous, wanted, around, stamp)
+    rolled_out = no(Reason.WAITING, waits) if waits and plan.verdict.true else _rolled_out(plan, split)
     asked = {version.name: around.standings[version.name] for version in versions if version.in_spec}
     ready = _ready(asked, split, rolled_out, around.serving)
+    if taken:
+        ready = no(Reason.INVALID_SPEC, "; ".join(taken.values()))
     verdicts = {
         ConditionType.READY: ready,
         ConditionType.ROLLED_OUT: rolled_out,
@@ -74,25 +84,49 @@ def adapter_status(adapter: Adapter, around: Surroundings, stamp: Stamp) -> Said
         observed_generation=stamp.generation,
         versions=_versions(versions, previous, split, kept_versions(plan.status), around, stamp),
         traffic=list(split.targets),
-        mirror=_mirror(adapter.spec, plan, around.standings),
+        mirror=_mirror(adapter.spec, plan, taken, around.standings),
         rollout=plan.status,
         summary=AdapterSummary(
-            traffic=summary(split.targets), versions=f"{resident}/{len(asked)}", rollout=plan.summary
+            traffic=summary(split.targets), versions=f"{resident}/{len(adapter.spec.versions)}", rollout=plan.summary
         ),
         conditions=[stamp.condition(previous.conditions, kind, verdict) for kind, verdict in verdicts.items()],
     )
     return Said(status, plan.look_again)
 
 
+def _wanted(
+    spec: LoraAdapterSpec,
+    previous: LoraAdapterStatus,
+    taken: Mapping[str, str],
+    standings: Mapping[str, Standing],
+) -> tuple[Sequence[TrafficTarget], str]:
+    """The split to go to, and why it is not spec's, if so.
+
+    While spec gives a share to a version whose name is taken, all goes on as before: nothing else has that name.
+    """
+    asked = spec.wanted_traffic()
+    named = [target.version for target in asked if target.weight > 0 and target.version in taken]
+    if not named:
+        return asked, ""
+    under_way = previous.rollout if spec.rollout is not None else None
+    if under_way is not None and all(target.version in standings for target in under_way.target):
+        return under_way.target, taken[named[0]]
+    return previous.traffic, taken[named[0]]
+
+
 def _planned(
-    spec: LoraAdapterSpec, previous: LoraAdapterStatus, around: Surroundings, stamp: Stamp
+    spec: LoraAdapterSpec,
+    previous: LoraAdapterStatus,
+    wanted: Sequence[TrafficTarget],
+    around: Surroundings,
+    stamp: Stamp,
 ) -> tuple[RolloutPlan, Split]:
     """The rollout's plan, and the split that is in effect by it.
 
     The plan is made once more from the new split, so that what is said of the rollout is about the split beside it.
     """
     seen = Situation(
-        wanted=tuple(spec.wanted_traffic()),
+        wanted=tuple(wanted),
         in_effect=tuple(previous.traffic),
         resident={name: found.resident for name, found in around.standings.items()},
         evidence=merge(around.gateways) if around.gateways is not None else None,
@@ -105,9 +139,12 @@ def _planned(
     return plan, split
 
 
-def _mirror(spec: LoraAdapterSpec, plan: RolloutPlan, standings: Mapping[str, Standing]) -> list[MirrorTarget]:
+def _mirror(
+    spec: LoraAdapterSpec, plan: RolloutPlan, taken: Collection[str], standings: Mapping[str, Standing]
+) -> list[MirrorTarget]:
     """The copies that spec and the rollout ask for, to versions that can answer them."""
-    wanted = {target.version: target for target in (*spec.mirror, *plan.mirror)}
+    asked = [target for target in spec.mirror if target.version not in taken]
+    wanted = {target.version: target for target in (*asked, *plan.mirror)}
     return [target for name, target in wanted.items() if name in standings and standings[name].resident]
 
 

@@ -50,7 +50,7 @@ def span_of(adapter: Adapter, now: datetime) -> float | None:
 
 def _retiring(adapter: Adapter, status: LoraAdapterStatus) -> bool:
     """Whether a version is still there that spec does not name and no split leads to."""
-    used = {version.name for version in adapter.spec.versions} if adapter.spec else set()
+    used = {version.name for version in versions_of(replace(adapter, status=status)) if version.in_spec}
     used |= {target.version for target in status.traffic if target.weight > 0}
     return any(version.name not in used for version in status.versions)
 

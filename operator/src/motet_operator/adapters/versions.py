@@ -1,7 +1,8 @@
 """The versions of an adapter that somebody still uses: those in spec, and those that have left it. Pure.
 
 A version that has left spec stays as long as status has it, with the source and the ModelDeployment that were recorded
-there: what pods are told never depends on what this process remembers.
+there: what pods are told never depends on what this process remembers. So does one whose name spec has given to another
+source meanwhile: the recorded one keeps its name until it is gone, and the other one waits.
 """
 
 from collections.abc import Iterator
@@ -50,6 +51,19 @@ def versions_of(adapter: Adapter) -> tuple[Version, ...]:
     return tuple(_versions(adapter, spec)) if spec is not None else ()
 
 
+def clashes(adapter: Adapter) -> dict[str, str]:
+    """What to do about the versions of spec whose name status still has for something else, by name."""
+    recorded = {entry.name: entry for entry in adapter.status.versions} if adapter.status else {}
+    return {
+        entry.name: (
+            f"spec.versions: version {entry.name} was {_text(old.source, old.model_ref)} and cannot become "
+            f"{_text(entry.source, entry.model_ref)}; choose another name"
+        )
+        for entry in (adapter.spec.versions if adapter.spec is not None else ())
+        if (old := recorded.get(entry.name)) is not None and old.source is not None and not old.is_about(entry)
+    }
+
+
 def home_of(adapter: Adapter) -> ModelKey | None:
     """The ModelDeployment whose pass writes the adapter's status; None where spec cannot be understood."""
     return model_key(adapter.spec.model_ref, adapter.meta.namespace) if adapter.spec is not None else None
@@ -69,9 +83,16 @@ def _versions(adapter: Adapter, spec: LoraAdapterSpec) -> Iterator[Version]:
     namespace = adapter.meta.namespace
     recorded = {entry.name: entry for entry in adapter.status.versions} if adapter.status else {}
     for entry in spec.versions:
+        if entry.name in recorded and not recorded[entry.name].is_about(entry):
+            continue
         model = model_key(spec.model_of(entry), namespace)
         yield Version(entry.name, entry.source, entry.model_ref, model, True, recorded.pop(entry.name, None))
     for left in recorded.values():
         if left.source is not None:
             model = model_key(left.model_ref or spec.model_ref, namespace)
             yield Version(left.name, left.source, left.model_ref, model, False, left)
+
+
+def _text(source: AdapterSource, reference: ModelRef | None) -> str:
+    parts = {"revision": source.revision, "digest": source.digest, "modelRef": reference and reference.name}
+    return source.uri + "".join(f" ({name} {value})" for name, value in parts.items() if value)
