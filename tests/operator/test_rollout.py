@@ -176,6 +176,15 @@ def test_within_the_limits_the_next_step_follows() -> None:
     assert in_percent(plan_rollout(rollout, status, now).wanted_now) == {"v7": 50, "v8": 50}
 
 
+def test_where_nobody_is_left_to_copy_from_nothing_is_compared() -> None:
+    rollout = spec((50, 60), (100, 60), limits={"agreementPercent": 95}, mirrorPercent=10)
+    status, now = at_step(0, 60, rollout, evidence=seen())
+    assert "mirrored requests" in plan_rollout(rollout, status, now).verdict.message
+    status, now = at_step(1, 60, rollout, evidence=seen())
+    assert plan_rollout(rollout, status, now).wanted_now == split(v8=100)
+    assert plan_rollout(rollout, status, now).verdict.reason is not Reason.WAITING
+
+
 def test_pause_holds_and_still_judges() -> None:
     rollout = spec(limits={"errorPercent": 1}, action="Pause")
     status, now = at_step(0, 3600, spec(limits={"errorPercent": 1}), evidence=seen())

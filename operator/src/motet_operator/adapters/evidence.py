@@ -68,13 +68,16 @@ def breach(limits: RolloutLimits, seen: VersionOutcome) -> str:
     return ""
 
 
-def missing(limits: RolloutLimits, seen: VersionOutcome) -> str:
-    """What is still to be seen of a version before the limits can be judged; empty if nothing is."""
-    wanted = {
-        "requests": seen.requests,
-        "mirrored requests": limits.min_requests if limits.agreement_percent is None else seen.compared,
-        "scored requests": limits.min_requests if limits.score_drift_percent is None else seen.scored,
-    }
+def missing(limits: RolloutLimits, seen: VersionOutcome, *, comparable: bool) -> str:
+    """What is still to be seen of a version before the limits can be judged; empty if nothing is.
+
+    `comparable`: whether other versions still get requests, of which copies can be compared.
+    """
+    wanted = {"requests": seen.requests}
+    if comparable and limits.agreement_percent is not None:
+        wanted["mirrored requests"] = seen.compared
+    if comparable and limits.score_drift_percent is not None:
+        wanted["scored requests"] = seen.scored
     return ", ".join(
         f"{limits.min_requests - count} more {name}" for name, count in wanted.items() if count < limits.min_requests
     )

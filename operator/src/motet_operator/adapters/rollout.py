@@ -180,7 +180,7 @@ def _bake(spec: RolloutSpec, plan: RolloutPlan, status: RolloutStatus, seen: Sit
         again = min(left, JUDGE_SECONDS) if spec.limits is not None else left
         message = f"{plan.summary} bakes for {step.bake_seconds} s"
         return replace(plan, verdict=no(Reason.BAKING, message), look_again=again)
-    unseen = _unseen(spec, _gaining(status), seen.evidence)
+    unseen = _unseen(spec, _gaining(status), seen)
     if unseen:
         return replace(plan, verdict=no(Reason.WAITING, f"{plan.summary} waits for {unseen}"))
     following = _at(status, step=status.step + 1)
@@ -243,14 +243,17 @@ def _broken(spec: RolloutSpec, gaining: Sequence[str], evidence: Evidence | None
     return ""
 
 
-def _unseen(spec: RolloutSpec, gaining: Sequence[str], evidence: Evidence | None) -> str:
+def _unseen(spec: RolloutSpec, gaining: Sequence[str], seen: Situation) -> str:
     """What must be known before a step is passed and is not."""
+    evidence = seen.evidence
     if spec.limits is None:
         return ""
     if evidence is None or not evidence.complete:
         return "a gateway that does not answer"
     for name in gaining:
-        unseen = missing(spec.limits, evidence.of(name))
+        # At the last step there may be nobody left to copy from.
+        comparable = any(other not in gaining for other in shares(seen.in_effect))
+        unseen = missing(spec.limits, evidence.of(name), comparable=comparable)
         if unseen:
             return f"{unseen} of {name}"
     return ""
