@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from motet_operator.adapters.tenancy import not_allowed
+from motet_api.policy import NamespacePolicy, Policy
+from motet_api.reasons import AdapterReason
+from motet_operator.adapters.tenancy import not_allowed, source_refusal
 from tests.operator.factories import NAMESPACE, model
 
 LABELS = {"trusted": {"team": "speech", "tier": "gold"}, "half": {"team": "speech"}, "bare": {}}
@@ -39,3 +41,19 @@ def test_a_model_that_cannot_be_understood_takes_no_stranger() -> None:
     given = model(replicas="many")
     assert "replicas" in not_allowed(given, "trusted", LABELS)
     assert not_allowed(given, NAMESPACE, LABELS) == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("file:///adapters/team-a/../team-b", "write the path that is meant"),
+        ("file:///adapters/team-b", "administrator"),
+    ],
+)
+def test_a_source_that_pods_must_not_read(uri: str, remedy: str) -> None:
+    policy = Policy(default=NamespacePolicy(allowed_sources=["file:///adapters/team-a/*"]))
+    refused = source_refusal(uri, "team-a", policy)
+    assert refused is not None
+    assert refused.reason is AdapterReason.SOURCE_NOT_ALLOWED
+    assert remedy in refused.message
+    assert source_refusal("file:///adapters/team-a/voice", "team-a", policy) is None

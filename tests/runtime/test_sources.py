@@ -27,7 +27,10 @@ def test_paths_and_claims(claims: Path) -> None:
     [
         ("pvc://other/topic", AdapterReason.SOURCE_NOT_MOUNTED, "spec.adapters.claimNames"),
         ("pvc://../secret", AdapterReason.SOURCE_NOT_MOUNTED, "not mounted"),
-        ("pvc://adapters/../../secret", AdapterReason.SOURCE_NOT_FOUND, "leads out"),
+        ("pvc://adapters/../../secret", AdapterReason.SOURCE_NOT_ALLOWED, "write the path that is meant"),
+        ("file:///adapters/mine/../yours", AdapterReason.SOURCE_NOT_ALLOWED, "write the path that is meant"),
+        ("file:///adapters/mine/%2e%2E/yours", AdapterReason.SOURCE_NOT_ALLOWED, "write the path that is meant"),
+        ("file:///adapters/mine/.\t./yours", AdapterReason.SOURCE_NOT_ALLOWED, "write the path that is meant"),
         ("pvc://adapters/link", AdapterReason.SOURCE_NOT_FOUND, "leads out"),
         ("https://example.com/topic", AdapterReason.SOURCE_NOT_FOUND, "adapter store"),
         ("s3://bucket/topic", AdapterReason.SOURCE_NOT_FOUND, "adapter store"),

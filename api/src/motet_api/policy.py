@@ -4,11 +4,26 @@ It is the administrator's (chart value `policy`), not the namespace's own.
 """
 
 import ipaddress
+import re
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
+
+CLIMBS: Final = "its path has a '..', which could lead out of what policy allows: write the path that is meant"
+"""Why a source is refused for which `climbs` is true."""
+_DROPPED: Final = re.compile(r"[\t\r\n]")
+"""What readers of URIs take out of them."""
+_SEPARATORS: Final = re.compile(r"[/\\?#;]")
+
+
+def climbs(uri: str) -> bool:
+    """Whether a URI has a `..` segment, in any spelling that somebody on its way may take for one."""
+    while (plain := unquote(uri)) != uri:
+        uri = plain
+    return any(segment.strip() == ".." for segment in _SEPARATORS.split(_DROPPED.sub("", uri)))
 
 
 class _PolicyModel(BaseModel):
@@ -22,16 +37,26 @@ class SignaturePolicy(_PolicyModel):
 
 
 class NamespacePolicy(_PolicyModel):
-    """What one namespace may use. A source is allowed if a pattern fits its whole URI; `*` fits anything, `/` too."""
+    """What one namespace may use. A source is allowed if a pattern fits its whole URI; `*` fits anything, `/` too.
+
+    `s3_endpoints` are patterns of the endpoints that a Secret may name for s3://. Without one that fits, a bucket is
+    AWS's own, except where every source is allowed anyway.
+    """
 
     allowed_sources: list[str] = ["*"]
+    s3_endpoints: list[str] = []
     max_adapters: Annotated[int | None, Field(ge=0)] = None
     max_bytes: Annotated[int | None, Field(ge=0)] = None
     signature: SignaturePolicy | None = None
 
     def allows(self, uri: str) -> bool:
-        """Whether a source may be used."""
-        return any(fnmatchcase(uri, pattern) for pattern in self.allowed_sources)
+        """Whether a source may be used; none of which `climbs` is true."""
+        return not climbs(uri) and any(fnmatchcase(uri, pattern) for pattern in self.allowed_sources)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Patterns of the S3 endpoints that a Secret may name."""
+        return ("*",) if self.allowed_sources == ["*"] else tuple(self.s3_endpoints)
 
 
 class Policy(_PolicyModel):

@@ -130,6 +130,7 @@ class Folder:
     gate: asyncio.Event | None = None
     reads: list[tuple[str, int]] = field(default_factory=list)
     lists: int = 0
+    s3_endpoints: tuple[str, ...] = ()
     released: int = 0
 
 
@@ -158,6 +159,7 @@ class _FakeSource:
     async def list(self, ref: SourceRef, credentials: Credentials) -> Listing:
         folder = self._folder(ref, credentials)
         folder.lists += 1
+        folder.s3_endpoints = ref.s3_endpoints
         if folder.gate is not None:
             await folder.gate.wait()
         if folder.error is not None:

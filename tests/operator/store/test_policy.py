@@ -16,8 +16,9 @@ from motet_operator.store.errors import StoreError
 from motet_operator.store.policy_file import PolicyFile
 from motet_operator.store.policy_networks import PolicyNetworks
 from motet_operator.store.signature import check, read_key
+from motet_operator.store.sources.contract import SourceError
 from tests.operator.store.material import FakeSources, Folder, adapter
-from tests.operator.store.running import Clock, request, running
+from tests.operator.store.running import Clock, FakeSecrets, request, running
 
 GOOD = adapter()
 MANIFEST = manifest_text({name: sha256(data).hexdigest() for name, data in GOOD.items()})
@@ -111,6 +112,31 @@ async def test_a_source_that_is_not_allowed_names_the_owner_and_the_remedy(tmp_p
     assert sources.folders["https://host/good"].lists == 0
 
 
+async def test_which_s3_endpoints_a_secret_may_name_is_the_namespaces(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    rules = "{allowedSources: ['https://host/*'], s3Endpoints: ['https://minio']}"
+    policy.write_text(f"namespaces: {{bound: {rules}}}\n")
+    sources = FakeSources(good=Folder(GOOD))
+    secrets = FakeSecrets({(namespace, "keys"): {} for namespace in ("bound", "free")})
+    async with running(tmp_path / "data", sources, policy=policy, secrets=secrets) as store:
+        for namespace, endpoints in (("bound", ("https://minio",)), ("free", ("*",))):
+            await store.settled(request(namespace=namespace, secret_name="keys"))
+            assert sources.folders["https://host/good"].s3_endpoints == endpoints
+
+
+async def test_what_policy_refused_is_tried_again_under_another_policy(tmp_path: Path) -> None:
+    refused = SourceError(AdapterReason.SOURCE_NOT_ALLOWED, "the endpoint is not allowed")
+    folder = Folder(GOOD, error=refused)
+    async with running(tmp_path, FakeSources(good=folder)) as store:
+        failed = await store.settled(request())
+        assert failed.state is ArtifactState.FAILED
+        folder.error = None
+        store.store.catalogue.drop_failures(AdapterReason.FETCH_FAILED)
+        assert (await store.ask(request())).artifacts[0].state is ArtifactState.FAILED
+        store.store.catalogue.drop_failures(AdapterReason.SOURCE_NOT_ALLOWED)
+        assert (await store.settled(request())).state is ArtifactState.VERIFIED
+
+
 def test_a_broken_new_policy_leaves_the_old_one_in_force(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text("default: {allowedSources: ['hf://ours/*']}\nprivateNetworks: [10.0.0.0/8]\n")
@@ -130,6 +156,8 @@ def test_a_broken_new_policy_leaves_the_old_one_in_force(tmp_path: Path, caplog:
     policy.check_source("any", "s3://bucket/path")
     with pytest.raises(StoreError):
         policy.check_source("any", "hf://ours/model")
+    with pytest.raises(StoreError, match="write the path that is meant"):
+        policy.check_source("any", "s3://bucket/path/../other")
     assert not networks.permits("10.1.2.3")
 
 

@@ -10,6 +10,7 @@ import pytest
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.contract import SourceChangedError, SourceError, SourceRef
 from motet_operator.store.sources.networks import Networks
+from motet_operator.store.sources.s3_endpoint import check_endpoint
 from motet_operator.store.sources.schemes import Sources
 from tests.operator.store_sources.programs import ACCESS_KEY, SECRET_KEY, s3_server
 from tests.operator.store_sources.servers import GOOD, WEIGHTS, content, fetch, settings
@@ -125,3 +126,45 @@ async def test_refused_before_anything_is_sent(
         with pytest.raises(SourceError) as caught:
             await fetch(sources, uri, tmp_path, secret, revision)
     assert caught.value.reason is reason, caught.value
+
+
+ENDPOINTS = ["https://minio.our.org", "http://*.storage.svc:9000/"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "named", "partition", "patterns", "allowed"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", False, "aws", [], True),
+        ("https://s3.cn-north-1.amazonaws.com.cn", False, "aws-cn", [], False),
+        ("https://s3.cn-north-1.amazonaws.com.cn", False, "aws-cn", ["https://s3.*.amazonaws.com.cn"], True),
+        ("https://evil.example", True, "aws", ["*"], True),
+        ("https://evil.example", True, "aws", [], False),
+        ("https://minio.our.org", True, "aws", ENDPOINTS, True),
+        ("https://minio.our.org:443/", True, "aws", ENDPOINTS, True),
+        ("http://minio.our.org", True, "aws", ENDPOINTS, False),
+        ("http://a.storage.svc:9000", True, "aws", ENDPOINTS, True),
+        ("http://evil.example/x.storage.svc:9000", True, "aws", ENDPOINTS, False),
+        ("http://evil.example#.storage.svc:9000", True, "aws", ENDPOINTS, False),
+        ("https://minio.our.org@evil.example", True, "aws", ENDPOINTS, False),
+        ("https://minio.our.org/another-bucket", True, "aws", ENDPOINTS, False),
+    ],
+)
+def test_which_endpoints_a_secret_may_name(
+    endpoint: str, named: bool, partition: str, patterns: list[str], allowed: bool
+) -> None:
+    if allowed:
+        check_endpoint(endpoint, named, partition, patterns)
+        return
+    with pytest.raises(SourceError, match="s3Endpoints") as refused:
+        check_endpoint(endpoint, named, partition, patterns)
+    assert refused.value.reason is AdapterReason.SOURCE_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    "secret", [{"endpoint": b"https://evil.example"}, {"region": b"cn-north-1"}, {"region": b"garage"}]
+)
+async def test_an_allowed_bucket_is_not_fetched_from_elsewhere(secret: dict[str, bytes], tmp_path: Path) -> None:
+    async with Sources(settings(tmp_path / "scratch")) as sources:
+        ref = SourceRef("s3://our-adapters/churn", s3_endpoints=())
+        with pytest.raises(SourceError, match="s3Endpoints"):
+            await sources.open_source(ref.uri).list(ref, secret)

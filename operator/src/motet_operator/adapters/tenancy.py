@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from motet_api.modeldeployment import From
-from motet_api.policy import Policy
+from motet_api.policy import CLIMBS, Policy, climbs
 from motet_api.reasons import AdapterReason
 from motet_api.store import Refusal
 from motet_operator.views import Model
@@ -55,6 +55,8 @@ def not_allowed(model: Model, namespace: str, labels: Mapping[str, Labels] | Non
 def source_refusal(uri: str, namespace: str, policy: Policy) -> Refusal | None:
     """Why pods must not read a source by themselves. Of sources that the store fetches, the store says it."""
     rules = policy.of(namespace)
+    if climbs(uri):
+        return Refusal(reason=AdapterReason.SOURCE_NOT_ALLOWED, message=f"source.uri {uri} is not allowed: {CLIMBS}")
     if not rules.allows(uri):
         message = (
             f"source.uri {uri} is not allowed in namespace {namespace!r}: the administrator of the installation can "

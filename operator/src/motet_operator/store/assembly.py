@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
+from motet_api.reasons import AdapterReason
 from motet_operator.store.answers import Answers
 from motet_operator.store.blobs import Blobs
 from motet_operator.store.catalogue import Catalogue
@@ -74,6 +75,7 @@ class Store:
             self.catalogue,
             self._examiners[0],
             settings.limits,
+            lambda namespace: policy.current.of(namespace).endpoints,
             now,
         )
         self.pulls = Pulls(puller, self.catalogue, metrics, now, settings.jobs, settings.jobs_per_host, jitter)
@@ -106,7 +108,8 @@ class Store:
     async def _follow_policy(self) -> NoReturn:
         while True:
             await asyncio.sleep(_POLICY_SECONDS)
-            self._policy.refresh()
+            if self._policy.refresh():
+                self.catalogue.drop_failures(AdapterReason.SOURCE_NOT_ALLOWED)
 
     async def _clean(self) -> NoReturn:
         while True:

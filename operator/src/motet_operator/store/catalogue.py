@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from motet_api.identity import Digest
+from motet_api.reasons import AdapterReason
 from motet_api.wire import BaseDescription
 from motet_operator.store.blobs import Blobs
 from motet_operator.store.collect import Blob, Held, Plan, plan
@@ -84,6 +85,12 @@ class Catalogue:
         failure = self.failures.pop(wanted, None)
         if failure is not None and not failure.reason.transient:
             self._failure_files.remove(wanted.key)
+
+    def drop_failures(self, reason: AdapterReason) -> None:
+        """What was refused for this reason is asked for anew."""
+        for failure in list(self.failures.values()):
+            if failure.reason is reason:
+                self.drop_failure(failure.wanted)
 
     def put_fit(self, digest: Digest, base: Digest, fit: Fit) -> None:
         """It is known whether an artifact fits a base."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from motet_api.policy import NamespacePolicy, Policy
+from motet_api.policy import CLIMBS, NamespacePolicy, Policy, climbs
 from motet_api.reasons import AdapterReason
 from motet_operator.policy_source import PolicySource
 from motet_operator.store.errors import StoreError
@@ -40,12 +40,14 @@ class PolicyFile:
         """Whether the file holds something else than what is in force."""
         return self._source.broken
 
-    def refresh(self) -> None:
-        """Read it again if it has changed."""
-        if self._source.read():
+    def refresh(self) -> bool:
+        """Read it again if it has changed; whether another one is in force."""
+        changed = self._source.read()
+        if changed:
             self.version += 1
             self._allowed.clear()
             self._signers.clear()
+        return changed
 
     def check_source(self, namespace: str, uri: str) -> None:
         """Raises: StoreError unless the namespace may use this source."""
@@ -55,6 +57,8 @@ class PolicyFile:
             if len(self._allowed) > 100_000:
                 self._allowed.clear()
             allowed = self._allowed[key] = self.current.of(namespace).allows(uri)
+        if not allowed and climbs(uri):
+            raise StoreError(AdapterReason.SOURCE_NOT_ALLOWED, f"source.uri {uri} is not allowed: {CLIMBS}")
         if not allowed:
             patterns = ", ".join(self.current.of(namespace).allowed_sources) or "none"
             message = (

@@ -65,8 +65,10 @@ class Puller:
         catalogue: Catalogue,
         examiner: Examine,
         limits: Limits,
+        s3_endpoints: Callable[[str], tuple[str, ...]],
         now: Callable[[], float],
     ) -> None:
+        """`s3_endpoints` are those that a Secret of a namespace may name."""
         self._sources = sources
         self._secrets = secrets
         self._downloads = downloads
@@ -74,6 +76,7 @@ class Puller:
         self._catalogue = catalogue
         self._examiner = examiner
         self._limits = limits
+        self._s3_endpoints = s3_endpoints
         self._now = now
 
     async def pull(self, wanted: Wanted, progress: Progress) -> None:
@@ -86,7 +89,8 @@ class Puller:
         """
         at = self._now()
         credentials = await self._secrets.read(wanted.namespace, wanted.secret_name) if wanted.secret_name else {}
-        source, ref = self._sources.open_source(wanted.uri), SourceRef(wanted.uri, wanted.revision)
+        source = self._sources.open_source(wanted.uri)
+        ref = SourceRef(wanted.uri, wanted.revision, self._s3_endpoints(wanted.namespace))
         listing = await source.list(ref, credentials)
         try:
             progress.revision = listing.revision

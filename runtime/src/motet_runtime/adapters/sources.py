@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from motet_api.identity import ADAPTER_FILES, NAME_PATTERN, Digest
+from motet_api.policy import CLIMBS, climbs
 from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactManifest
 from motet_api.wire import DesiredAdapter
@@ -27,9 +28,11 @@ def local_path(uri: str, claim_root: Path) -> Path:
     """The folder that a `file://` or `pvc://` URI names.
 
     Raises:
-        AdapterError: the claim is not mounted, or the scheme is another.
+        AdapterError: the claim is not mounted, the scheme is another, or the path has a `..`.
     """
     parts = urlsplit(uri)
+    if climbs(parts.path):
+        raise AdapterError(AdapterReason.SOURCE_NOT_ALLOWED, f"{uri} is not read: {CLIMBS}")
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if parts.scheme == "pvc":

@@ -42,10 +42,14 @@ class SourceChangedError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class SourceRef:
-    """A folder of files. `revision` is the scheme's own: a branch, tag or commit, a manifest's digest."""
+    """A folder of files. `revision` is the scheme's own: a branch, tag or commit, a manifest's digest.
+
+    `s3_endpoints` are patterns of the endpoints that credentials may name (policy).
+    """
 
     uri: str
     revision: str | None = None
+    s3_endpoints: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from motet_operator.store.sources.contract import Credentials, Listing, RemoteFi
 from motet_operator.store.sources.file_names import listing as list_files
 from motet_operator.store.sources.file_names import too_large
 from motet_operator.store.sources.http_client import HttpClient
+from motet_operator.store.sources.s3_endpoint import check_endpoint
 from motet_operator.store.sources.s3_refusal import MAX_REFUSAL_BYTES, REFUSALS, refusal
 from motet_operator.store.sources.transfer import transfer
 
@@ -55,7 +56,7 @@ class S3Source:
     async def list(self, ref: SourceRef, credentials: Credentials) -> Listing:
         """The objects directly below the prefix. Raises: SourceError."""
         place = _parse(ref)
-        s3 = await self._s3(credentials)
+        s3 = await self._s3(ref, credentials)
         files: list[RemoteFile] = []
         token: str | None = None
         for _ in range(_MOST_PAGES):
@@ -76,7 +77,7 @@ class S3Source:
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of one object. Raises: SourceError."""
         place = _parse(ref)
-        s3 = await self._s3(credentials)
+        s3 = await self._s3(ref, credentials)
         url = _presigned(s3, "get_object", {"Bucket": place.bucket, "Key": place.prefix + file.name})
         wanted = {"If-Match": f'"{file.identity}"'}
         async with aclosing(transfer(self._client, url, file, offset, _identity, wanted)) as chunks:
@@ -105,10 +106,21 @@ class S3Source:
             raise _no_listing(place) from error
         return page
 
-    async def _s3(self, credentials: Credentials) -> Any:
+    async def _s3(self, ref: SourceRef, credentials: Credentials) -> Any:
         """A client that signs with these keys; it never connects. Making one is slow and not safe in two threads."""
         async with self._making:
-            return await asyncio.to_thread(self._make, credentials)
+            s3 = await asyncio.to_thread(self._make, credentials)
+        check_endpoint(
+            s3.meta.endpoint_url, "endpoint" in credentials, self._partition(s3.meta.region_name), ref.s3_endpoints
+        )
+        return s3
+
+    def _partition(self, region: str) -> str:
+        """AWS's partition of a region; empty for the regions of others."""
+        try:
+            return str(self._session.get_partition_for_region(region))
+        except BotoCoreError:
+            return ""
 
     def _make(self, credentials: Credentials) -> Any:
         given = {key: value.decode("latin-1").strip() for key, value in credentials.items()}
