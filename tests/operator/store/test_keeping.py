@@ -173,6 +173,10 @@ async def test_an_unforeseen_fault_is_logged_and_tried_again(
         assert "nobody has thought of this" not in report.failure.message
 
 
+LABELS = {"motet.dev/source-credentials": "true"}
+MEANT: dict[str, object] = {"metadata": {"labels": LABELS}, "type": "Opaque"}
+
+
 class FakeApi:
     """One path of the API server."""
 
@@ -188,10 +192,36 @@ class FakeApi:
 
 
 async def test_secrets_are_read_by_name() -> None:
-    api = FakeApi({"data": {"token": "czNjcmV0"}})
+    api = FakeApi({**MEANT, "data": {"token": "czNjcmV0"}})
     assert await KubernetesSecrets(api).read("team-a", "hub") == {"token": b"s3cret"}
     assert api.paths == ["/api/v1/namespaces/team-a/secrets/hub"]
-    assert await KubernetesSecrets(FakeApi({})).read("team-a", "empty") == {}
+    assert await KubernetesSecrets(FakeApi(MEANT)).read("team-a", "empty") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "said"),
+    [
+        ("kubernetes.io/service-account-token", LABELS, "has type kubernetes.io/service-account-token"),
+        ("kubernetes.io/tls", LABELS, "make one of type Opaque"),
+        ("Opaque", None, "kubectl label secret hub -n team-a motet.dev/source-credentials=true"),
+        ("Opaque", {"motet.dev/source-credentials": "false"}, "kubectl label"),
+        ("kubernetes.io/dockerconfigjson", {}, "kubectl label"),
+    ],
+)
+async def test_a_secret_that_is_for_something_else_is_not_used(
+    kind: str, labels: dict[str, str] | None, said: str
+) -> None:
+    secret = {"metadata": {"labels": labels}, "type": kind, "data": {"token": "czNjcmV0"}}
+    with pytest.raises(StoreError, match=said) as refused:
+        await KubernetesSecrets(FakeApi(secret)).read("team-a", "hub")
+    assert refused.value.reason is AdapterReason.SECRET_NOT_FOUND
+    assert "s3cret" not in refused.value.message
+
+
+@pytest.mark.parametrize("kind", ["Opaque", "kubernetes.io/basic-auth", "kubernetes.io/dockerconfigjson"])
+async def test_types_of_secrets_that_are_used(kind: str) -> None:
+    secret = {**MEANT, "type": kind, "data": {"password": "cHc="}}
+    assert await KubernetesSecrets(FakeApi(secret)).read("team-a", "hub") == {"password": b"pw"}
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,42 @@ async def test_server_that_answers_403_for_what_is_not_there(
         with pytest.raises(SourceError) as caught:
             await listing
     assert caught.value.reason is AdapterReason.SOURCE_FORBIDDEN
+
+
+class Public:
+    """Every address is like one in public: connected to, and named by nobody."""
+
+    def permits(self, address: str) -> bool:
+        return True
+
+    def names(self, address: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("secret", [{"token": b"s3cret"}, {"username": b"me", "password": b"s3cret"}])
+async def test_no_credentials_over_plain_http_but_to_networks_that_are_named(
+    secret: dict[str, bytes], tmp_path: Path
+) -> None:
+    seen: list[str | None] = []
+    files = folder(GOOD, "/a/")
+
+    async def noting(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        return await files(request)
+
+    async with served(noting) as server, Sources(settings(tmp_path / "public", networks=Public())) as sources:
+        ref = SourceRef(f"{server.url}/a")
+        source = sources.open_source(ref.uri)
+        with pytest.raises(SourceError, match="plain http: use https") as refused:
+            await source.list(ref, secret)
+        assert refused.value.reason is AdapterReason.SOURCE_NOT_ALLOWED
+        assert seen == []
+        await source.list(ref, {})
+        assert set(seen) == {None}
+        with pytest.raises(SourceError, match="plain http"):
+            keys = {"accessKeyId": b"a", "secretAccessKey": b"b", "endpoint": server.url.encode()}
+            await sources.open_source("s3://ours/x").list(SourceRef("s3://ours/x"), keys)
+    async with served(noting) as server, Sources(settings(tmp_path / "named")) as sources:
+        ref = SourceRef(f"{server.url}/a")
+        await sources.open_source(ref.uri).list(ref, secret)
+        assert all(seen[-3:])

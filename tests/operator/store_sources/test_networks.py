@@ -5,7 +5,7 @@ import pytest
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.contract import Limits, RemoteFile, SourceError
 from motet_operator.store.sources.file_names import common_folder, listing, wanted
-from motet_operator.store.sources.networks import Networks
+from motet_operator.store.sources.networks import NamedOnly, Networks
 from motet_operator.store.sources.pace import Pace
 
 
@@ -93,3 +93,11 @@ def test_limits_of_a_listing(sizes: list[int], says: str) -> None:
     with pytest.raises(SourceError, match=says) as caught:
         listing(files, limits, "it")
     assert caught.value.reason is AdapterReason.TOO_LARGE
+
+
+def test_the_networks_that_the_installation_names() -> None:
+    networks = Networks.of(["10.0.0.0/24"])
+    for address, named in (("10.0.0.7", True), ("::ffff:10.0.0.7", True), ("8.8.8.8", False), ("nonsense", False)):
+        assert networks.names(address) is named
+        assert NamedOnly(networks).permits(address) is named
+    assert networks.permits("8.8.8.8")

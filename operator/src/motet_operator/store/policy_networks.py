@@ -14,7 +14,14 @@ class PolicyNetworks:
 
     def permits(self, address: str) -> bool:
         """Whether a connection to this address is allowed."""
-        return _networks(tuple(self._policy.current.private_networks)).permits(address)
+        return self._now().permits(address)
+
+    def names(self, address: str) -> bool:
+        """Whether the policy itself names a network with this address."""
+        return self._now().names(address)
+
+    def _now(self) -> Networks:
+        return _networks(tuple(self._policy.current.private_networks))
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,7 @@ literal addresses, at every connection. That is the rule's one place; the resolv
 """
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -15,13 +16,16 @@ from motet_operator.store.sources.contract import SourceError
 from motet_operator.store.sources.networks import AddressRule
 
 AddressInfo = tuple[Any, ...]
+Refused = Callable[[str], SourceError]
+"""The error for a host, or an address, that is not permitted."""
 
 
 class GuardedResolver(AbstractResolver):
     """Leaves the addresses out that are not permitted, and says so when none is left."""
 
-    def __init__(self, networks: AddressRule, inner: AbstractResolver) -> None:
+    def __init__(self, networks: AddressRule, inner: AbstractResolver, refused: Refused) -> None:
         self._networks = networks
+        self._refused = refused
         self._inner = inner
 
     async def resolve(
@@ -31,7 +35,7 @@ class GuardedResolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         permitted = [entry for entry in found if self._networks.permits(entry["host"])]
         if found and not permitted:
-            raise refused(host)
+            raise self._refused(host)
         return permitted
 
     async def close(self) -> None:
@@ -48,7 +52,18 @@ def refused(host: str) -> SourceError:
     return SourceError(AdapterReason.SOURCE_NOT_ALLOWED, message)
 
 
-def guarded_connector(networks: AddressRule, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+def refused_credentials(host: str) -> SourceError:
+    """The error for a host that credentials would travel to in the open."""
+    message = (
+        f"credentials are not sent to {host} over plain http: use https, or have the installation's administrator name "
+        "its network in privateNetworks (chart value policy)"
+    )
+    return SourceError(AdapterReason.SOURCE_NOT_ALLOWED, message)
+
+
+def guarded_connector(
+    networks: AddressRule, resolver: AbstractResolver | None = None, refused: Refused = refused
+) -> aiohttp.TCPConnector:
     """A connector that refuses addresses. `resolver` is the one that asks the system unless given."""
 
     def make_socket(info: AddressInfo) -> socket.socket:
@@ -60,7 +75,7 @@ def guarded_connector(networks: AddressRule, resolver: AbstractResolver | None =
         return made
 
     return aiohttp.TCPConnector(
-        resolver=GuardedResolver(networks, resolver or aiohttp.ThreadedResolver()),
+        resolver=GuardedResolver(networks, resolver or aiohttp.ThreadedResolver(), refused),
         socket_factory=make_socket,
         use_dns_cache=False,
         limit=0,  # the store bounds its jobs; a request that waits for a place would use up its time to connect

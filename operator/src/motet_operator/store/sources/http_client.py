@@ -1,6 +1,7 @@
 """The one HTTP client of all sources. What holds for every request, whichever scheme it is for:
 
 - connections only to permitted addresses (`connector.py`); no proxy, no cookies, no environment
+- credentials over plain http only to networks that the installation names
 - at most three redirects, each to http(s) and checked like the first; credentials stay with the origin they are for
 - the body as it is: a Content-Encoding is refused, so nothing is ever decompressed here
 - time to connect, to the headers, between bytes, for the whole, and a least rate
@@ -20,15 +21,17 @@ from yarl import URL
 
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.answers import check_status
-from motet_operator.store.sources.connector import guarded_connector
+from motet_operator.store.sources.connector import Refused, guarded_connector, refused, refused_credentials
 from motet_operator.store.sources.contract import Limits, SourceError
 from motet_operator.store.sources.file_names import too_large
-from motet_operator.store.sources.networks import AddressRule
+from motet_operator.store.sources.networks import AddressRule, NamedOnly
 from motet_operator.store.sources.pace import Pace
 
 MAX_REDIRECTS: Final = 3
 _CHUNK: Final = 1 << 18
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SIGNATURE: Final = "X-Amz-Signature"
+"""In the query of an S3 request that was signed: whoever sees it can ask the same for an hour."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -60,10 +63,17 @@ class HttpClient:
         self._resolver = resolver
         self.limits = limits
         self._session: aiohttp.ClientSession | None = None
+        self._open_session: aiohttp.ClientSession | None = None
+        """For credentials over plain http."""
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=guarded_connector(self._networks, self._resolver),
+        self._session = self._make_session(self._networks, refused)
+        self._open_session = self._make_session(NamedOnly(self._networks), refused_credentials)
+        return self
+
+    def _make_session(self, networks: AddressRule, refused: Refused) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=guarded_connector(networks, self._resolver, refused),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self.limits.connect_seconds, sock_read=self.limits.idle_seconds
@@ -71,13 +81,13 @@ class HttpClient:
             auto_decompress=False,
             trust_env=False,
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._open_session):
+            if session is not None:
+                await session.close()
 
     @asynccontextmanager
     async def open(
@@ -97,7 +107,9 @@ class HttpClient:
         origin = url.origin()
         for _ in range(MAX_REDIRECTS + 1):
             allowed = secret if url.origin() == origin else _NO_HEADERS
-            answer = await self._request(method, url, {**headers, **allowed})
+            in_the_open = url.scheme == "http" and (bool(allowed) or _SIGNATURE in url.query)
+            session = self._open_session if in_the_open else self._session
+            answer = await self._request(session, method, url, {**headers, **allowed})
             try:
                 if answer.status in _REDIRECTS and "Location" in answer.headers:
                     url = _next(url, answer.headers["Location"])
@@ -111,12 +123,14 @@ class HttpClient:
             AdapterReason.INVALID_SOURCE, f"{shown(url)}: more than {MAX_REDIRECTS} redirects; name the last address"
         )
 
-    async def _request(self, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        assert self._session is not None, "enter the client first"
+    async def _request(
+        self, session: aiohttp.ClientSession | None, method: str, url: URL, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        assert session is not None, "enter the client first"
         # Beside the socket's own limits: a server that drips headers would keep within them for ever.
         try:
             async with asyncio.timeout(self.limits.connect_seconds + self.limits.idle_seconds):
-                return await self._session.request(
+                return await session.request(
                     method, url, headers={**headers, "Accept-Encoding": "identity"}, allow_redirects=False
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

@@ -22,6 +22,25 @@ class AddressRule(Protocol):
         """Whether a connection to this address is allowed."""
         ...
 
+    def names(self, address: str) -> bool:
+        """Whether the installation itself names a network with this address."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedOnly:
+    """Of a rule, only the networks that the installation names."""
+
+    rule: AddressRule
+
+    def permits(self, address: str) -> bool:
+        """Whether a connection to this address is allowed."""
+        return self.rule.names(address)
+
+    def names(self, address: str) -> bool:
+        """The same."""
+        return self.rule.names(address)
+
 
 @dataclass(frozen=True, slots=True)
 class Networks:
@@ -36,13 +55,22 @@ class Networks:
 
     def permits(self, address: str) -> bool:
         """Whether a connection to this address is allowed; what is no address is not."""
-        try:
-            ip = _inner(ip_address(address.partition("%")[0]))
-        except ValueError:
+        ip = _read(address)
+        if ip is None:
             return False
-        if any(ip in network for network in self.allowed):
-            return True
-        return ip.is_global and not ip.is_multicast and not ip.is_reserved
+        return self.names(address) or (ip.is_global and not ip.is_multicast and not ip.is_reserved)
+
+    def names(self, address: str) -> bool:
+        """Whether one of `allowed` has this address."""
+        ip = _read(address)
+        return ip is not None and any(ip in network for network in self.allowed)
+
+
+def _read(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return _inner(ip_address(address.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def _inner(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
