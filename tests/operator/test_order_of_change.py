@@ -117,15 +117,3 @@ async def test_an_adapter_of_another_namespace_that_is_not_allowed_is_not_told()
     assert conditions["Ready"] == ("False", "NotAllowed")
     assert conditions["Stalled"] == ("True", "NotAllowed")
     assert world.ready(Kind.LORA_ADAPTER, "voice") == ("True", "Ready")
-
-
-async def test_an_adapter_of_another_namespace_that_is_allowed_is_told_by_its_full_name() -> None:
-    world = await serving_world(adapters={"allowedNamespaces": {"from": "All"}})
-    raw = raw_adapter()
-    raw["metadata"] |= {"namespace": "elsewhere", "uid": "uid-other"}
-    raw["spec"]["modelRef"]["namespace"] = NAMESPACE
-    world.cluster.put(Kind.LORA_ADAPTER, raw)
-    await world.converge()
-    assert told(world) == {"voice@v1", "elsewhere/voice@v1"}
-    status = world.cluster.objects[Kind.LORA_ADAPTER, "elsewhere", "voice"]["status"]
-    assert status["traffic"] == [{"version": "v1", "weight": 1}]

@@ -110,3 +110,13 @@ def test_what_became_of_it_is_written_at_once() -> None:
     assert patience.holds_back("uid", None, status())
     assert not patience.holds_back("uid", None, READY)
     assert patience.holds_back("uid", None, status()), "and nothing of the first time is remembered"
+
+
+def test_what_is_deleted_while_it_is_held_back_is_forgotten() -> None:
+    clock = Clock()
+    patience = Patience(clock)
+    for number in range(100):
+        assert patience.holds_back(f"deleted-{number}", None, status())
+    clock.now += 3 * LONGEST_SECONDS
+    assert patience.holds_back("uid", None, status())
+    assert patience.held == 1

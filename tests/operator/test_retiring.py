@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from motet_api.loraadapter import ModelRef, TrafficTarget, VersionStatus
+from motet_api.loraadapter import MOST_VERSIONS, ModelRef, TrafficTarget, VersionStatus
 from motet_api.objects import AdapterSource, Condition, ConditionStatus
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.wire import AdapterOutcome, VersionOutcome
 from motet_operator.adapters.residency import Standing
-from motet_operator.adapters.retiring import GRACE, Answers, retirement
+from motet_operator.adapters.retiring import GRACE, Answers, bounded, retirement
 from motet_operator.adapters.versions import Version
 from motet_operator.conditions import no, unknown, yes
 from tests.operator.factories import KEY, NOW
@@ -81,3 +81,14 @@ def test_a_version_that_is_needed_stays(answers: Any) -> None:
         found = retirement(version(), {"v1", "v2"}, TOLD, standing, answers, NOW)
         assert not found.over
         assert (found.verdict.status, found.verdict.reason) == ("False", "Waiting")
+
+
+def test_what_has_retired_longest_goes_when_status_is_full() -> None:
+    serving = [VersionStatus(name=f"v{number}") for number in range(MOST_VERSIONS - 2)]
+    retiring = []
+    for name, seconds_ago in (("b", 20), ("a", 30), ("d", 1), ("c", 10)):
+        recorded = version(seconds_ago).recorded
+        assert recorded is not None
+        retiring.append(recorded.model_copy(update={"name": name}))
+    assert [entry.name for entry in bounded([*retiring, *serving])][:3] == ["d", "c", "v0"]
+    assert bounded([*retiring[:2], *serving]) == [*retiring[:2], *serving]

@@ -1,5 +1,6 @@
 """Versions that the adapter store fetches: asked seldom, pinned once, told when verified, alone in their failures."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from motet_operator.clients.artifacts import REFUSED_SECONDS, SETTLED_SECONDS, W
 from motet_operator.clients.references import ReferenceLoop
 from motet_operator.keys import Kind
 from tests.operator.adapter_world import BASE, AdapterWorld, FakePod, digest_of
-from tests.operator.factories import DIGEST, raw_adapter, raw_model
+from tests.operator.factories import DIGEST, NAMESPACE, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod
 
 URI = "s3://bucket/v1"
@@ -243,3 +244,63 @@ async def test_everything_that_is_named_is_kept_by_the_store() -> None:
     assert world.store.references.digests == sorted([DIGEST, digest_of(URI)])
     world.store.silent = True
     await loop.send()
+
+
+async def test_the_base_of_a_pod_of_an_earlier_template_is_kept_by_the_store() -> None:
+    world = world_of()
+    await world.converge()
+    pod = ready_pod()
+    pod["spec"] = {"initContainers": [{"name": "fetch", "args": ["fetch", f"--artifact={DIGEST}"]}]}
+    world.cluster.put(Kind.POD, pod)
+    await world.converge()
+    assert await references(world) == sorted([DIGEST, digest_of(URI)])
+
+
+async def test_what_cannot_be_understood_of_a_status_makes_nobody_forget_a_digest() -> None:
+    world = world_of()
+    await world.converge()
+    raw = copy.deepcopy(world.cluster.objects[Kind.LORA_ADAPTER, NAMESPACE, "voice"])
+    raw["status"]["observedGeneration"] = "first"
+    raw["status"]["versions"][0]["conditions"][0]["status"] = "Perhaps"
+    world.cluster.put(Kind.LORA_ADAPTER, raw)
+    assert world.store is not None
+    world.store.moved[URI] = DIGEST
+    world.restart()
+    world.cluster.show(world.index)
+    assert await references(world) == [digest_of(URI)]
+    await world.converge()
+    assert world.told(IP)["voice@v1"].digest == digest_of(URI)
+    assert world.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_spec_that_cannot_be_understood_takes_nothing_away() -> None:
+    world = world_of()
+    await world.converge()
+    told = world.told(IP)
+    raw = copy.deepcopy(world.cluster.objects[Kind.LORA_ADAPTER, NAMESPACE, "voice"])
+    raw["spec"]["residency"] = "Sometimes"
+    raw["metadata"]["generation"] = 2
+    world.cluster.put(Kind.LORA_ADAPTER, raw)
+    world.restart()
+    await world.converge()
+    assert world.told(IP) == told
+    assert world.split() == {"v1": 1}
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert world.message("Ready").startswith("spec.residency: ")
+    raw["spec"]["residency"] = "Required"
+    raw["metadata"]["generation"] = 3
+    raw["status"] = world.status()
+    world.cluster.put(Kind.LORA_ADAPTER, raw)
+    await world.converge()
+    assert world.condition("Ready") == ("True", "Ready")
+
+
+async def references(world: AdapterWorld) -> list[str]:
+    """What the store is told to keep."""
+
+    async def no_sleep(seconds: float) -> None: ...
+
+    assert world.store is not None
+    await ReferenceLoop(world.store, world.index, lambda: True, no_sleep).send()
+    assert world.store.references is not None
+    return world.store.references.digests

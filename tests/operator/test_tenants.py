@@ -14,20 +14,29 @@ from motet_operator.policy_source import PolicySource
 from tests.operator.adapter_world import AdapterWorld, FakePod, at
 from tests.operator.factories import KEY, MODEL, NAMESPACE, NOW, adapter, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod
+from tests.operator.test_store_versions import remote
 
 OTHER = ModelKey(NAMESPACE, "llama-new")
 OTHER_IP = "10.0.0.9"
 
 
-def world_of(*adapters: dict[str, Any], policy: Policy | None = None, **spec: Any) -> AdapterWorld:
+def world_of(*adapters: dict[str, Any], policy: Policy | None = None, store: bool = False, **spec: Any) -> AdapterWorld:
     """A model with one pod and these adapters."""
-    world = AdapterWorld(policy=policy)
+    world = AdapterWorld(policy=policy, store=store)
     world.cluster.put(Kind.MODEL_DEPLOYMENT, raw_model(**spec))
     world.pods.pods[IP] = FakePod()
     world.cluster.put(Kind.POD, ready_pod())
     for raw in adapters:
         world.cluster.put(Kind.LORA_ADAPTER, raw)
     return world
+
+
+def guest_of(uri: str = "s3://bucket/guest") -> dict[str, Any]:
+    """An adapter of another namespace."""
+    raw = remote("guest", uri)
+    raw["metadata"]["namespace"] = "elsewhere"
+    raw["spec"]["modelRef"] = {"name": MODEL, "namespace": NAMESPACE}
+    return raw
 
 
 def aged(name: str, days: int) -> dict[str, Any]:
@@ -83,10 +92,7 @@ async def test_policy_holds_for_sources_that_pods_read_themselves(
 
 
 async def test_a_stranger_that_is_not_allowed_is_no_matter_of_the_model() -> None:
-    guest = raw_adapter("guest")
-    guest["metadata"]["namespace"] = "elsewhere"
-    guest["spec"]["modelRef"] = {"name": MODEL, "namespace": NAMESPACE}
-    world = world_of(raw_adapter(), guest)
+    world = world_of(raw_adapter(), guest_of())
     await world.converge()
     status = world.cluster.objects[Kind.MODEL_DEPLOYMENT, NAMESPACE, MODEL]["status"]
     assert status["adapters"]["summary"] == "1/1"
@@ -197,10 +203,7 @@ def test_an_object_of_another_model_wakes_the_home() -> None:
 
 async def test_the_labels_of_a_namespace_decide_and_wake() -> None:
     selector = {"from": "Selector", "selector": {"matchLabels": {"team": "speech"}}}
-    guest = raw_adapter("guest")
-    guest["metadata"]["namespace"] = "elsewhere"
-    guest["spec"]["modelRef"] = {"name": MODEL, "namespace": NAMESPACE}
-    world = world_of(guest, adapters={"allowedNamespaces": selector})
+    world = world_of(guest_of(), store=True, adapters={"allowedNamespaces": selector})
     await world.converge()
     assert world.told(IP) == {}
     metadata = {"name": "elsewhere", "uid": "ns", "resourceVersion": "500", "labels": {"team": "speech"}}
@@ -211,6 +214,26 @@ async def test_the_labels_of_a_namespace_decide_and_wake() -> None:
     assert world.index.remove(Kind.NAMESPACE, {"metadata": metadata}) == {KEY}
     await world.converge()
     assert world.told(IP) == {}
+
+
+async def test_an_adapter_of_another_namespace_that_is_allowed_is_told_by_its_full_name() -> None:
+    world = world_of(raw_adapter("guest"), guest_of(), store=True, adapters={"allowedNamespaces": {"from": "All"}})
+    await world.converge()
+    assert set(world.told(IP)) == {"guest@v1", "elsewhere/guest@v1"}
+    status = world.cluster.objects[Kind.LORA_ADAPTER, "elsewhere", "guest"]["status"]
+    assert status["traffic"] == [{"version": "v1", "weight": 1}]
+
+
+@pytest.mark.parametrize("uri", ["pvc://models/llama", "file:///etc/motet"])
+async def test_what_belongs_to_a_models_namespace_is_not_read_for_another(uri: str) -> None:
+    world = world_of(raw_adapter(), guest_of(uri), adapters={"allowedNamespaces": {"from": "All"}})
+    await world.converge()
+    assert set(world.told(IP)) == {"voice@v1"}, "of its own namespace it may"
+    status = world.cluster.objects[Kind.LORA_ADAPTER, "elsewhere", "guest"]["status"]
+    (ready,) = [entry for entry in status["conditions"] if entry["type"] == "Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "NotAllowed")
+    assert f"source.uri {uri} would be read by the pods of ModelDeployment {NAMESPACE}/{MODEL}" in ready["message"]
+    assert "name a source that the adapter store fetches" in ready["message"]
 
 
 def test_a_policy_that_is_none_is_named(tmp_path: Path) -> None:

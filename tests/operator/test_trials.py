@@ -5,9 +5,10 @@ import pytest
 from motet_api.reasons import AdapterReason
 from motet_api.wire import VersionOutcome
 from motet_operator.keys import Kind
-from tests.operator.adapter_world import AdapterWorld, digest_of
-from tests.operator.factories import NAMESPACE, raw_adapter
+from tests.operator.adapter_world import AdapterWorld, FakePod, digest_of
+from tests.operator.factories import NAMESPACE, raw_adapter, raw_model
 from tests.operator.test_faults import IPS, MOST_PASSES, ROLLOUT, check, edit, remote, world_with_v7
+from tests.operator.test_reconciler import ready_pod
 
 
 async def midway() -> AdapterWorld:
@@ -147,3 +148,29 @@ async def test_a_version_that_fails_midway_leaves_nothing_more_to_the_one_on_tri
     for _ in range(8):
         await world.run()
     assert world.split() == {"v8": 30_000, "v7": 70_000}
+
+
+async def test_limits_without_a_gateway_to_ask_say_so() -> None:
+    world = AdapterWorld(store=True)
+    world.cluster.put(Kind.MODEL_DEPLOYMENT, raw_model())
+    world.pods.pods[IPS[0]] = FakePod()
+    world.cluster.put(Kind.POD, ready_pod("llama-0", IPS[0]))
+    world.cluster.put(Kind.LORA_ADAPTER, remote(raw_adapter(versions=("v7",))))
+    await world.converge()
+    raw = remote(raw_adapter(versions=("v8",), status=world.status()))
+    raw["spec"]["rollout"] = ROLLOUT
+    raw["metadata"]["generation"] = 2
+    world.cluster.put(Kind.LORA_ADAPTER, raw)
+    for _ in range(10):
+        await world.run()
+    for kind in ("RolledOut", "Ready"):
+        assert world.condition(kind) == ("False", "GatewayNotConfigured")
+        assert "option --gateway-service" in world.message(kind)
+    assert world.condition("Stalled") == ("True", "GatewayNotConfigured")
+    assert set(world.split()) == {"v7", "v8"}, "it stays at its first step"
+    raw = remote(raw_adapter(versions=("v8",), status=world.status()))
+    raw["spec"]["rollout"] = {"steps": ROLLOUT["steps"]}
+    raw["metadata"]["generation"] = 3
+    world.cluster.put(Kind.LORA_ADAPTER, raw)
+    await world.converge()
+    assert world.split() == {"v8": 1}, "without limits there is nothing to ask"

@@ -1,12 +1,14 @@
 """What is read off objects as the API server sends them."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from motet_api.loraadapter import LoraAdapterStatus, ModelRef, TrafficTarget, VersionStatus
 from motet_operator.keys import Kind
 from motet_operator.views import ChildView, Declared, Pod, Prefetching, Scaling, read
-from tests.operator.factories import MODEL_UID, raw_adapter, raw_child, raw_model
+from tests.operator.factories import DIGEST, MODEL_UID, raw_adapter, raw_child, raw_model
+from tests.operator.test_reconciler import ready_pod
 
 RUNNING = {"running": {"startedAt": "2026-11-24T10:00:00Z"}}
 
@@ -192,8 +194,39 @@ def test_a_spec_that_cannot_be_understood_is_named_and_status_is_kept() -> None:
     assert view.status is not None
 
 
-def test_a_status_of_another_time_is_as_good_as_none() -> None:
-    view = read(Kind.LORA_ADAPTER, raw_adapter(status={"versions": "all"}))
+def test_of_a_status_of_another_time_what_is_understood_counts() -> None:
+    version = {"name": "v1", "digest": DIGEST, "readyOn": "all", "conditions": [{"type": "New", "status": "Maybe"}]}
+    status = {"versions": [version, "v2", {"digest": DIGEST}], "traffic": [{"version": "v1", "weight": 1}]}
+    view = read(Kind.LORA_ADAPTER, raw_adapter(status=status))
+    assert isinstance(view, Declared)
+    assert view.status == LoraAdapterStatus(
+        versions=[VersionStatus(name="v1", digest=DIGEST)], traffic=[TrafficTarget(version="v1", weight=1)]
+    )
+
+
+def test_a_status_that_is_none_is_as_good_as_none() -> None:
+    view = read(Kind.LORA_ADAPTER, raw_adapter(status=cast(Any, "all")))
     assert isinstance(view, Declared)
     assert view.status is None
     assert view.spec is not None
+
+
+def test_a_spec_that_is_not_understood_still_says_where_it_is_at_home() -> None:
+    raw = raw_adapter()
+    raw["spec"]["residency"] = "Sometimes"
+    view = read(Kind.LORA_ADAPTER, raw)
+    assert isinstance(view, Declared)
+    assert (view.spec, view.reference) == (None, ModelRef(name="llama"))
+    assert view.error.startswith("spec.residency: ")
+    raw["spec"]["modelRef"] = "llama"
+    view = read(Kind.LORA_ADAPTER, raw)
+    assert isinstance(view, Declared)
+    assert view.reference is None
+
+
+def test_the_base_that_a_pod_fetches() -> None:
+    raw = ready_pod()
+    assert getattr(read(Kind.POD, raw), "base", None) == ""
+    fetching = {"name": "fetch", "args": ["fetch", "--store=http://s", f"--artifact={DIGEST}", "--to=/x"]}
+    raw["spec"] = {"initContainers": [{"name": "other", "args": ["--artifact=x"]}, fetching]}
+    assert getattr(read(Kind.POD, raw), "base", None) == DIGEST

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
@@ -10,6 +10,8 @@ from motet_api.identity import VERSION_PATTERN
 from motet_api.names import API_VERSION, LORA_ADAPTER_KIND
 from motet_api.objects import AdapterSource, Conditions, KubeModel, ObjectMeta, cel
 
+MOST_VERSIONS: Final = 128
+"""Versions in a status: those in spec, those that a split or a rollout may still need, and those that retire."""
 VersionName = Annotated[str, Field(max_length=63, pattern=VERSION_PATTERN)]
 
 
@@ -325,7 +327,8 @@ class LoraAdapterStatus(KubeModel):
     versions: Annotated[
         list[VersionStatus],
         Field(
-            max_length=64, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+            max_length=MOST_VERSIONS,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
     traffic: Annotated[

@@ -36,6 +36,8 @@ AGENT_CONTAINER: Final = "agent"
 """Beside VLLM_CONTAINER: it answers the operator and the probes in the runtime container's place."""
 VLLM_CONTAINER: Final = "vllm"
 FETCH_CONTAINER: Final = "fetch"
+FETCHED_ARTIFACT: Final = "--artifact"
+"""The option of FETCH_CONTAINER's program that names what it fetches by digest."""
 SERVING_PORT_NAME: Final = "http"
 SERVING_PORT: Final = 8000
 ADMIN_PORT_NAME: Final = "admin"

@@ -162,6 +162,8 @@ class Reason(StrEnum):
     """The adapter store does not answer; what it holds is unknown."""
     STORE_NOT_CONFIGURED = "StoreNotConfigured"
     """The source needs the adapter store, and this installation has none (chart value store.enabled)."""
+    GATEWAY_NOT_CONFIGURED = "GatewayNotConfigured"
+    """spec.rollout has limits, and the operator knows no gateway that could say what became of requests."""
     DOES_NOT_FIT = "DoesNotFit"
     """The pods have no room for it; the message says how many bytes are missing where."""
     NOT_ALLOWED = "NotAllowed"

@@ -81,8 +81,8 @@ class Snapshot:
     tenants: Tenants = Tenants()
     artifacts: Answers | None = None
     """What the adapter store says; None where there is none."""
-    outcomes: Mapping[ObjectName, Sequence[AdapterOutcome | None]] = field(default_factory=dict)
-    """What each gateway says of the adapters that it was asked about."""
+    outcomes: Mapping[ObjectName, Sequence[AdapterOutcome | None]] | None = field(default_factory=dict)
+    """What each gateway says of the adapters that it was asked about; None where there are no gateways to ask."""
 
     @property
     def sites(self) -> dict[ModelKey, Site]:

@@ -9,11 +9,20 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from motet_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus
+from motet_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, ModelRef
 from motet_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from motet_api.names import AGENT_CONTAINER, FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, RUNTIME_CONTAINER
+from motet_api.names import (
+    AGENT_CONTAINER,
+    FETCH_CONTAINER,
+    FETCHED_ARTIFACT,
+    FIELD_MANAGER,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    RUNTIME_CONTAINER,
+)
 from motet_api.objects import KubeModel, ObjectMeta
 from motet_operator.keys import Kind, ObjectName, RawObject
+from motet_operator.salvage import salvaged
 
 SpecT = TypeVar("SpecT", bound=KubeModel)
 StatusT = TypeVar("StatusT", bound=KubeModel)
@@ -24,12 +33,15 @@ _ASKED: Final = frozenset({RUNTIME_CONTAINER, AGENT_CONTAINER})
 
 @dataclass(frozen=True, slots=True)
 class Declared(Generic[SpecT, StatusT]):
-    """An object of ours. `spec` is None, and `error` says why, where it passed admission and cannot be understood."""
+    """An object of ours. `spec` is None, and `error` says why, where it passed admission and cannot be understood;
+    `reference` is what its spec.modelRef says all the same.
+    """
 
     meta: ObjectMeta
     spec: SpecT | None
     status: StatusT | None
     error: str = ""
+    reference: ModelRef | None = None
 
     @property
     def deleting(self) -> bool:
@@ -109,6 +121,8 @@ class Pod:
     started: datetime | None
     problem: str
     template: str = ""
+    base: str = ""
+    """Digest of the base that it fetches before it starts; empty where it reads one by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +169,21 @@ def read(kind: Kind, raw: RawObject) -> View | None:
 
 def _declared(raw: Raw, spec_type: type[SpecT], status_type: type[StatusT]) -> Declared[SpecT, StatusT]:
     meta = ObjectMeta.model_validate(raw["metadata"])
-    try:
-        status = status_type.model_validate(raw["status"]) if raw.get("status") else None
-    except ValidationError:
-        # Written by a newer or older operator: as good as none, it is written anew.
-        status = None
+    # Written by a newer or older operator, it may not be understood as a whole. What is not is written anew.
+    status = salvaged(status_type, raw["status"]) if raw.get("status") else None
     try:
         return Declared(meta, spec_type.model_validate(raw.get("spec")), status)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in ("spec", *first["loc"]))
-        return Declared(meta, None, status, f"{field}: {first['msg']}")
+        return Declared(meta, None, status, f"{field}: {first['msg']}", _reference(raw.get("spec")))
+
+
+def _reference(spec: object) -> ModelRef | None:
+    try:
+        return ModelRef.model_validate(spec["modelRef"]) if isinstance(spec, dict) and "modelRef" in spec else None
+    except ValidationError:
+        return None
 
 
 def _child(raw: Raw) -> Child:
@@ -242,7 +260,14 @@ def _pod(raw: Raw) -> Pod | None:
         started=datetime.fromisoformat(running["startedAt"]) if running and running.get("startedAt") else None,
         problem=_problem([*(status.get("initContainerStatuses") or []), *statuses], conditions.get("PodScheduled", {})),
         template=(metadata.get("labels") or {}).get("pod-template-hash", ""),
+        base=_base(raw.get("spec") or {}),
     )
+
+
+def _base(spec: Raw) -> str:
+    fetching: Raw = next((entry for entry in spec.get("initContainers") or [] if entry["name"] == FETCH_CONTAINER), {})
+    named = (word.partition("=") for word in fetching.get("args") or [])
+    return next((value for option, _, value in named if option == FETCHED_ARTIFACT), "")
 
 
 def _problem(containers: Sequence[Raw], scheduled: Raw) -> str:

@@ -16,7 +16,7 @@ from motet_api.reasons import ConditionType, Reason
 from motet_api.store import ArtifactReport, ArtifactState
 from motet_operator.adapters.evidence import merge
 from motet_operator.adapters.residency import Standing
-from motet_operator.adapters.retiring import Answers, retirement
+from motet_operator.adapters.retiring import Answers, bounded, retirement
 from motet_operator.adapters.rollout import RolloutPlan, Situation, kept_versions, plan_rollout
 from motet_operator.adapters.traffic import Split, effective_split, summary
 from motet_operator.adapters.version_conditions import (
@@ -32,7 +32,7 @@ from motet_operator.adapters.versions import Version, clashes, versions_of
 from motet_operator.conditions import Stamp, Verdict, find, kstatus, no, unknown, yes
 from motet_operator.views import Adapter
 
-_STUCK = frozenset({Reason.INVALID_SPEC, Reason.ROLLED_BACK, Reason.ABORTED})
+_STUCK = frozenset({Reason.INVALID_SPEC, Reason.ROLLED_BACK, Reason.ABORTED, Reason.GATEWAY_NOT_CONFIGURED})
 """Reasons of Ready that only a change of spec heals; of versions, `Standing.final` says it."""
 
 
@@ -41,7 +41,7 @@ class Surroundings:
     """What an adapter's status is made from beside the adapter: by version name, what pods and store say.
 
     `serving` says whether every model that has a version of it has a ready pod; `gateways` what they say of the
-    adapter, None where there is none or none was asked.
+    adapter, None where there is none or none was asked; `judges` whether there is any.
     """
 
     standings: Mapping[str, Standing]
@@ -49,6 +49,7 @@ class Surroundings:
     store: Store = Store.NONE
     artifacts: Mapping[str, ArtifactReport] = field(default_factory=dict)
     gateways: Answers | None = None
+    judges: bool = True
     based: Collection[str] = ()
     """Versions of whose model a pod has said what its base is."""
 
@@ -131,6 +132,7 @@ def _planned(
         resident={name: found.resident for name, found in around.standings.items()},
         evidence=merge(around.gateways) if around.gateways is not None else None,
         now=stamp.now,
+        judges=around.judges,
     )
     plan = plan_rollout(spec.rollout, previous.rollout, seen)
     split = effective_split(plan.wanted_now, previous.traffic, around.standings, plan.gaining, back=plan.back)
@@ -244,7 +246,7 @@ def _versions(
         elif _was_retiring(version):
             retiring = no(Reason.NOT_STALLED, "it is in spec.versions again")
         found.append(_version(version, seen, retiring, stamp))
-    return found
+    return bounded(found)
 
 
 def _was_retiring(version: Version) -> bool:

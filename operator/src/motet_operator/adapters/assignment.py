@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from motet_api.identity import AdapterId
-from motet_api.loraadapter import LoraAdapterStatus
+from motet_api.loraadapter import LoraAdapterStatus, Residency
 from motet_api.objects import Condition, ConditionStatus
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.wire import DesiredAdapter
 from motet_operator.adapters.placement import Item, Placement, Room, place
-from motet_operator.adapters.tenancy import not_allowed, source_refusal
+from motet_operator.adapters.tenancy import not_allowed, not_readable, source_refusal
 from motet_operator.adapters.versions import Version, id_of, versions_of
 from motet_operator.conditions import Verdict, find, no
 from motet_operator.snapshot import PodState, Site, Tenants
@@ -58,7 +58,7 @@ def assign(site: Site, tenants: Tenants) -> Assignment:
     if site.model is None:
         return Assignment({})
     asking = {
-        id_of(adapter, version): Wanted(adapter, version, _desired(adapter, version))
+        id_of(adapter, version): Wanted(adapter, version, _desired(adapter, version, site.pods))
         for adapter in site.adapters
         if not adapter.deleting
         for version in versions_of(adapter)
@@ -80,17 +80,24 @@ def told(adapter: Adapter, status: LoraAdapterStatus | None) -> tuple[tuple[str,
     )
 
 
-def _desired(adapter: Adapter, version: Version) -> DesiredAdapter:
+def _desired(adapter: Adapter, version: Version, pods: Sequence[PodState]) -> DesiredAdapter:
     remote = version.source.remote
     return DesiredAdapter.model_validate(
         {
             "id": id_of(adapter, version),
             "uri": version.source.uri,
             "digest": version.digest,
-            "residency": adapter.spec.residency if adapter.spec else None,
+            "residency": adapter.spec.residency if adapter.spec else _as_told(id_of(adapter, version), pods),
             "from_store": remote,
         }
     )
+
+
+def _as_told(name: AdapterId, pods: Sequence[PodState]) -> Residency:
+    """How firmly pods hold a version, where spec does not say it; so that they go on, and nothing is pushed aside."""
+    reports = (state.report for state in pods if state.report is not None)
+    told = (entry.residency for report in reports for entry in report.adapters if entry.id == name)
+    return next((residency for residency in told if residency is not None), Residency.PREFERRED)
 
 
 def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
@@ -107,6 +114,9 @@ def _refusal(site: Site, entry: Wanted, tenants: Tenants) -> Verdict | None:
     if entry.version.source.remote:
         unverified = _unverified(entry.version)
         return None if unverified is not None and _goes_on(site, entry, unverified.reason) else unverified
+    message = not_readable(site.model, namespace, entry.version.source.uri) if site.model is not None else ""
+    if message:
+        return no(Reason.NOT_ALLOWED, message)
     refused = source_refusal(entry.version.source.uri, namespace, tenants.policy)
     return no(refused.reason, refused.message) if refused is not None else None
 

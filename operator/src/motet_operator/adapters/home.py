@@ -113,7 +113,8 @@ def _surroundings(adapter: Adapter, snapshot: Snapshot, sites: Mapping[ModelKey,
         serving=serving,
         store=Store.NONE if answers is None else Store.SILENT if answers.silence else Store.ANSWERED,
         artifacts=artifacts,
-        gateways=snapshot.outcomes.get(adapter.name),
+        gateways=snapshot.outcomes.get(adapter.name) if snapshot.outcomes is not None else None,
+        judges=snapshot.outcomes is not None,
         based={version.name for version in versions if version.model in sites and _based(sites[version.model])},
     )
 

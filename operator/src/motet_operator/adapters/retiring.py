@@ -11,6 +11,7 @@ version left. A gateway that does not answer keeps it.
     every gateway follows the split and has none of it         True  Draining  no
     there is no gateway to ask, and no pod holds it            True  Draining  no
     there is no gateway to ask                                 True  Draining  for GRACE
+    it retires longest, and status is full                     True  Draining  no
 """
 
 from collections.abc import Collection, Sequence
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from motet_api.loraadapter import MOST_VERSIONS, VersionStatus
+from motet_api.objects import ConditionStatus
 from motet_api.reasons import AdapterReason, ConditionType, Reason
 from motet_api.wire import AdapterOutcome
 from motet_operator.adapters.residency import Standing
@@ -64,6 +67,19 @@ def retirement(
         return Retirement(True, yes(AdapterReason.DRAINING, "no pod holds it"))
     message = f"it goes {GRACE.seconds} s after the split has left it"
     return Retirement(_grace_is_over(version, now), yes(AdapterReason.DRAINING, message))
+
+
+def bounded(versions: Sequence[VersionStatus]) -> list[VersionStatus]:
+    """As many as a status can have: a gateway that is silent for long does not keep what has retired longest."""
+    retiring = {version.name: since for version in versions if (since := _retires_since(version)) is not None}
+    first = sorted(retiring, key=lambda name: retiring[name])
+    gone = set(first[: max(len(versions) - MOST_VERSIONS, 0)])
+    return [version for version in versions if version.name not in gone]
+
+
+def _retires_since(version: VersionStatus) -> datetime | None:
+    found = find(version.conditions, ConditionType.RETIRING)
+    return found.last_transition_time if found is not None and found.status is ConditionStatus.TRUE else None
 
 
 def _waits_for(name: str, told: Targets, answers: Answers) -> str:

@@ -10,6 +10,7 @@ what the gateways have seen since the step began. So a pass can be repeated, cut
     a step that is not yet in effect     the step's split       False  Waiting
     in effect, its time not over         the step's split       False  Baking, or Paused
     over, too little seen to judge       the step's split       False  Waiting
+    over, and no gateway to ask          the step's split       False  GatewayNotConfigured
     over, within the limits              the next step's        False  Waiting
     a limit passed                       origin, at once        False  RolledBack, until spec asks for something else
     action Abort                         origin, at once        False  Aborted, until action is Run again
@@ -40,6 +41,10 @@ from motet_operator.conditions import Verdict, no, yes
 
 JUDGE_SECONDS: Final = 2.0
 """How often the limits are looked at while a step bakes."""
+_NOBODY_TO_ASK: Final = (
+    "has limits, and no gateway is configured that could say what became of requests (option --gateway-service of the "
+    "operator): configure it, remove spec.rollout.limits, or set rollout.action to Promote"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Situation:
     """What a rollout is decided from, beside spec.
 
     `in_effect` is the split that the gateways were told, `resident` whether each version can be served wherever it is
-    routed, `evidence` what the gateways have seen since the present step began (None: nobody was asked).
+    routed, `evidence` what the gateways have seen since the present step began (None: nobody was asked). `judges` says
+    whether there is any gateway to ask.
     """
 
     wanted: tuple[TrafficTarget, ...]
@@ -72,6 +78,7 @@ class Situation:
     resident: Mapping[str, bool]
     evidence: Evidence | None
     now: datetime
+    judges: bool = True
 
 
 def plan_rollout(spec: RolloutSpec | None, previous: RolloutStatus | None, seen: Situation) -> RolloutPlan:
@@ -180,6 +187,8 @@ def _bake(spec: RolloutSpec, plan: RolloutPlan, status: RolloutStatus, seen: Sit
         again = min(left, JUDGE_SECONDS) if spec.limits is not None else left
         message = f"{plan.summary} bakes for {step.bake_seconds} s"
         return replace(plan, verdict=no(Reason.BAKING, message), look_again=again)
+    if spec.limits is not None and not seen.judges:
+        return replace(plan, verdict=no(Reason.GATEWAY_NOT_CONFIGURED, f"{plan.summary} {_NOBODY_TO_ASK}"))
     unseen = _unseen(spec, _gaining(status), seen)
     if unseen:
         return replace(plan, verdict=no(Reason.WAITING, f"{plan.summary} waits for {unseen}"))

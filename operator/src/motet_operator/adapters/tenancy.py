@@ -52,6 +52,21 @@ def not_allowed(model: Model, namespace: str, labels: Mapping[str, Labels] | Non
             return f"{whose} takes adapters from namespaces with the labels {named}, which {namespace!r} lacks"
 
 
+def not_readable(model: Model, namespace: str, uri: str) -> str:
+    """Why pods of a model must not read a source by themselves for an adapter of a namespace; empty if they may.
+
+    What they can read are the claims and folders of their own namespace, and whoever may put an adapter on the model is
+    not thereby allowed to read those.
+    """
+    if namespace == model.meta.namespace:
+        return ""
+    return (
+        f"source.uri {uri} would be read by the pods of ModelDeployment {model.meta.namespace}/{model.meta.name}, from "
+        f"what belongs to its namespace and not to {namespace!r}: name a source that the adapter store fetches (hf://, "
+        "s3://, oci:// or https://)"
+    )
+
+
 def source_refusal(uri: str, namespace: str, policy: Policy) -> Refusal | None:
     """Why pods must not read a source by themselves. Of sources that the store fetches, the store says it."""
     rules = policy.of(namespace)

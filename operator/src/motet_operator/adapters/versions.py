@@ -46,9 +46,9 @@ class Version:
 
 
 def versions_of(adapter: Adapter) -> tuple[Version, ...]:
-    """All versions of an adapter, those in spec first; none where spec cannot be understood."""
+    """All versions of an adapter, those in spec first; where spec cannot be understood, those that status has."""
     spec = adapter.spec
-    return tuple(_versions(adapter, spec)) if spec is not None else ()
+    return tuple(_versions(adapter, spec) if spec is not None else _served(adapter))
 
 
 def clashes(adapter: Adapter) -> dict[str, str]:
@@ -65,8 +65,9 @@ def clashes(adapter: Adapter) -> dict[str, str]:
 
 
 def home_of(adapter: Adapter) -> ModelKey | None:
-    """The ModelDeployment whose pass writes the adapter's status; None where spec cannot be understood."""
-    return model_key(adapter.spec.model_ref, adapter.meta.namespace) if adapter.spec is not None else None
+    """The ModelDeployment whose pass writes the adapter's status; None where spec does not say it."""
+    reference = adapter.spec.model_ref if adapter.spec is not None else adapter.reference
+    return model_key(reference, adapter.meta.namespace) if reference is not None else None
 
 
 def model_key(reference: ModelRef, namespace: str) -> ModelKey:
@@ -91,6 +92,15 @@ def _versions(adapter: Adapter, spec: LoraAdapterSpec) -> Iterator[Version]:
         if left.source is not None:
             model = model_key(left.model_ref or spec.model_ref, namespace)
             yield Version(left.name, left.source, left.model_ref, model, False, left)
+
+
+def _served(adapter: Adapter) -> Iterator[Version]:
+    """The versions of an adapter whose spec cannot be understood: what is served goes on."""
+    for left in adapter.status.versions if adapter.status is not None else ():
+        reference = left.model_ref or adapter.reference
+        if left.source is not None and reference is not None:
+            model = model_key(reference, adapter.meta.namespace)
+            yield Version(left.name, left.source, left.model_ref, model, True, left)
 
 
 def _text(source: AdapterSource, reference: ModelRef | None) -> str:

@@ -11,7 +11,7 @@ from motet_api.store import References
 from motet_operator.errors import SilentStoreError
 from motet_operator.keys import Kind
 from motet_operator.kube.index import Index
-from motet_operator.views import Declared
+from motet_operator.views import Declared, Pod
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,10 @@ def _digests(index: Index) -> Iterator[str]:
     for view in (*index.views(Kind.LORA_ADAPTER), *index.views(Kind.MODEL_DEPLOYMENT)):
         if isinstance(view, Declared):
             yield from (digest for digest in _named(view) if digest and _DIGEST.match(digest))
+    # A pod of an earlier template fetches its base anew when it is made anew, until the roll is over.
+    for pod in index.views(Kind.POD):
+        if isinstance(pod, Pod) and _DIGEST.match(pod.base):
+            yield pod.base
 
 
 def _named(view: Declared) -> Iterator[str | None]:  # type: ignore[type-arg]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from motet_api.modeldeployment import ModelDeploymentSpec, ModelSourceStatus, PrefetchWeights
-from motet_api.names import CLAIM_MOUNT_ROOT, FETCH_CONTAINER, MODELS_ROOT
+from motet_api.names import CLAIM_MOUNT_ROOT, FETCH_CONTAINER, FETCHED_ARTIFACT, MODELS_ROOT
 from motet_operator.installation import Installation
 from motet_operator.models.containers import restricted, tmp_mount
 
@@ -66,7 +66,7 @@ def _fetching(spec: ModelDeploymentSpec, digest: str, folder: str, installation:
         "name": FETCH_CONTAINER,
         "image": installation.runtime.image,
         "imagePullPolicy": installation.runtime.pull_policy,
-        "args": ["fetch", f"--store={installation.store}", f"--artifact={digest}", f"--to={folder}"],
+        "args": ["fetch", f"--store={installation.store}", f"{FETCHED_ARTIFACT}={digest}", f"--to={folder}"],
         "securityContext": restricted() | user,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "volumeMounts": [{"name": _VOLUME, "mountPath": MODELS_ROOT}, tmp_mount()],

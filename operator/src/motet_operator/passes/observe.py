@@ -147,11 +147,11 @@ class Observer:
         book = self._witnesses.artifacts
         return await book.ask(snapshot.key, wishes(snapshot), base_ips(snapshot.sites)) if book is not None else None
 
-    async def _outcomes(self, snapshot: Snapshot) -> dict[ObjectName, Sequence[AdapterOutcome | None]]:
+    async def _outcomes(self, snapshot: Snapshot) -> dict[ObjectName, Sequence[AdapterOutcome | None]] | None:
         """Only of adapters on which something hangs: a rollout that is judged, a version that retires."""
         gateways, now = self._witnesses.gateways, self._witnesses.now()
         if gateways is None:
-            return {}
+            return None
         spans = {
             adapter.name: seconds for adapter in at_home(snapshot) if (seconds := span_of(adapter, now)) is not None
         }

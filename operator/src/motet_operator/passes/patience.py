@@ -38,12 +38,18 @@ class Patience:
         self._clock = clock
         self._held: dict[str, _Held] = {}
 
+    @property
+    def held(self) -> int:
+        """How many are held back."""
+        return len(self._held)
+
     def holds_back(self, uid: str, old: LoraAdapterStatus | None, new: LoraAdapterStatus) -> bool:
         """Whether the new status of the object with this uid is not to be written yet. It must be asked again soon."""
         if not is_step(old, new):
             self._held.pop(uid, None)
             return False
         now, said = self._clock(), _said(new)
+        self._forget(now)
         held = self._held.get(uid)
         if held is None or held.said != said:
             held = self._held[uid] = _Held(said, now, held.first if held else now)
@@ -51,6 +57,11 @@ class Patience:
             return True
         del self._held[uid]
         return False
+
+    def _forget(self, now: float) -> None:
+        """Let go of those that nobody has asked about again: they were deleted meanwhile. The first held come first."""
+        while self._held and now - next(iter(self._held.values())).first > 2 * LONGEST_SECONDS:
+            del self._held[next(iter(self._held))]
 
 
 def is_step(old: LoraAdapterStatus | None, new: LoraAdapterStatus) -> bool:
