@@ -19,6 +19,8 @@ def test_lint() -> None:
         ({"gateways": {}}, "gateways"),
         ({"gateway": {"replica": 2}}, "replica"),
         ({"gateway": {"replicas": 0}}, "/gateway/replicas"),
+        ({"gateway": {"defaultNamespace": "No_Name"}}, "/gateway/defaultNamespace"),
+        ({"policy": {"default": {"s3Endpoints": ["minio.our.org"]}}}, "s3Endpoints"),
         ({"gateway": {"replicas": "two"}}, "/gateway/replicas"),
         ({"gateway": {"service": {"type": "Clusterip"}}}, "/gateway/service/type"),
         ({"gateway": {"service": {"port": 70000}}}, "/gateway/service/port"),

@@ -36,6 +36,13 @@ def test_a_file_becomes_a_table(tmp_path: Path) -> None:
     assert table.adapters[ObjectKey("default", "churn")].traffic == (Share("v1", 90), Share("v2", 10))
 
 
+def test_the_default_namespace_is_in_the_table(tmp_path: Path) -> None:
+    routing = Routing()
+    FileSource(write(tmp_path, GOOD), routing, lambda: None, "speech").refresh()
+    assert routing.table.default_namespace == "speech"
+    assert read_table(write(tmp_path, GOOD)).default_namespace == ""
+
+
 def test_what_may_be_left_out_and_is_not(tmp_path: Path) -> None:
     text = """
 models:

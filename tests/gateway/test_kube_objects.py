@@ -151,3 +151,21 @@ def test_lists_replace_only_their_own_namespace_and_events_single_objects() -> N
     assert [str(key) for key in cache.table().adapters] == ["red/b"]
     cache.replace(Kind.LORA_ADAPTER, None, [])
     assert not cache.table().adapters
+
+
+def test_which_versions_a_model_has_taken() -> None:
+    refused = {"type": "Resident", "status": "False", "reason": "NotAllowed", "message": "", "observedGeneration": 1}
+    refused |= {"lastTransitionTime": "2026-01-02T03:04:05Z"}
+    known = [version_status("v1"), version_status("v2", readyOn=1), version_status("v3")]
+    taken = lora_adapter(versions=("v1", "v2", "v3"), traffic={"v1": 1, "v3": 0}, known=known)
+    assert parsed(taken).served == ("v1", "v2")
+    left_over = lora_adapter(traffic={"v1": 1}, known=[version_status("v1", conditions=[refused])])
+    assert parsed(left_over).served == ()
+    assert parsed(lora_adapter("fresh")).served == ()
+
+
+def test_the_default_namespace_is_in_every_table() -> None:
+    cache = ObjectCache("speech")
+    assert cache.table().default_namespace == "speech"
+    cache.put(Kind.MODEL_DEPLOYMENT, model_deployment())
+    assert cache.table().default_namespace == "speech"

@@ -183,3 +183,59 @@ def test_a_version_that_a_request_would_load_keeps_its_users() -> None:
     state = fleet({pod(): view("churn@v1", standby=["churn@v2"])})
     users = [f"u{n}" for n in range(100)]
     assert {lorax("churn", user=user, state=state).version for user in users} == {"v1", "v2"}
+
+
+UNTAKEN = dataclasses.replace(adapter(namespace="evil"), served=())
+OF_NO_MODEL = adapter(namespace="evil", of="none")
+
+
+@pytest.mark.parametrize("resolve", [lorax, openai])
+@pytest.mark.parametrize("evil", [UNTAKEN, OF_NO_MODEL])
+def test_an_adapter_that_no_model_has_taken_makes_no_name_ambiguous(resolve, evil) -> None:  # type: ignore[no-untyped-def]
+    where = table([model()], [adapter(), evil])
+    assert named(resolve("churn", where)) == ("default/tiny", "churn@v1")
+    assert [where.public_name(one) for one in where.adapters.values()] == ["churn", "evil/churn"]
+    served = table([model(), model(namespace="evil")], [adapter(), adapter(namespace="evil")])
+    with pytest.raises(RequestRefusedError, match="default/churn, evil/churn"):
+        resolve("churn", served)
+
+
+def test_nor_does_it_take_the_name_of_a_base() -> None:
+    evil = dataclasses.replace(adapter("tiny", namespace="evil", of="tiny"), served=())
+    where = table([model()], [evil])
+    assert named(openai("tiny", where)) == ("default/tiny", None)
+    assert where.public_name(evil) == "evil/tiny"
+    with pytest.raises(RequestRefusedError, match="evil/tiny"):
+        openai("tiny", table([model(), model(namespace="evil")], [dataclasses.replace(evil, served=None)]))
+
+
+def test_an_untaken_adapter_alone_is_said_to_be_not_ready() -> None:
+    fresh = dataclasses.replace(adapter(traffic={}), served=())
+    with pytest.raises(UnavailableError, match="default/churn"):
+        lorax("churn", table([model()], [fresh]))
+
+
+@pytest.mark.parametrize(("default", "first"), [("red", "red"), ("blue", "blue"), ("green", None), ("", None)])
+def test_the_default_namespace_is_first_among_several(default: str, first: str | None) -> None:
+    where = dataclasses.replace(TEAMS, default_namespace=default)
+    attempts = (
+        lambda: lorax("churn", where),
+        lambda: openai("tiny", where),
+        lambda: lorax("", where, header="tiny"),
+    )
+    for attempt in attempts:
+        if first is None:
+            with pytest.raises(RequestRefusedError) as caught:
+                attempt()
+            assert caught.value.code == ErrorCode.MODEL_AMBIGUOUS
+        else:
+            assert attempt().model.key == ObjectKey(first, "tiny")
+    assert named(lorax("topic", where)) == ("blue/tiny", "topic@v1"), "what exists once is found anywhere"
+
+
+def test_the_base_of_the_default_namespace_needs_no_header() -> None:
+    models = [model(namespace="red"), model(namespace="blue")]
+    where = table(models)
+    with pytest.raises(RequestRefusedError, match="several ModelDeployments"):
+        lorax("", where)
+    assert named(lorax("", dataclasses.replace(where, default_namespace="red"))) == ("red/tiny", None)

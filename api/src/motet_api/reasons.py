@@ -82,7 +82,7 @@ class AdapterReason(StrEnum):
     SIGNATURE_INVALID = "SignatureInvalid"
     """adapter.sig is no signature of these files by any key of the installation's policy."""
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
-    """The Secret of source.secretRef is not there, is not meant for sources, or the store may not read it. Tried again."""
+    """The Secret of source.secretRef is not there, not meant for sources, or not for the store to read. Tried again."""
     STORE_FULL = "StoreFull"
     """The store has no room for it and nothing that it may delete; the message says how many bytes are missing."""
 

@@ -102,7 +102,7 @@ class TableFile(FileModel):
     models: list[ModelEntry]
     adapters: list[AdapterEntry] = []
 
-    def table(self) -> Table:
+    def table(self, default_namespace: str = "") -> Table:
         """The routing table."""
         models = [
             Model(ObjectKey(m.namespace, m.name), m.queue.max_requests, m.queue.max_wait_seconds, m.engine)
@@ -119,17 +119,17 @@ class TableFile(FileModel):
             for m in self.models
             for pod in m.pods
         ]
-        return build_table(models, [_adapter(entry) for entry in self.adapters], pods)
+        return build_table(models, [_adapter(entry) for entry in self.adapters], pods, default_namespace)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, default_namespace: str = "") -> Table:
     """Read the file.
 
     Raises:
         TableFileError: it cannot be read or is not a table.
     """
     try:
-        return TableFile.model_validate(yaml.safe_load(path.read_text())).table()
+        return TableFile.model_validate(yaml.safe_load(path.read_text())).table(default_namespace)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise TableFileError(f"{path}: {error}") from error
 
@@ -137,10 +137,13 @@ def read_table(path: Path) -> Table:
 class FileSource:
     """Keeps the routing state equal to the file. A version of the file that is wrong is logged and passed over."""
 
-    def __init__(self, path: Path, routing: Routing, on_failure: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, routing: Routing, on_failure: Callable[[], None], default_namespace: str = ""
+    ) -> None:
         self._path = path
         self._routing = routing
         self._on_failure = on_failure
+        self._default_namespace = default_namespace
         self._seen: tuple[int, int, int] | None = None
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> NoReturn:
@@ -157,7 +160,7 @@ class FileSource:
             if seen == self._seen:
                 return
             self._seen = seen
-            self._routing.set_table(read_table(self._path))
+            self._routing.set_table(read_table(self._path, self._default_namespace))
             log.info("read the routing table from %s", self._path)
         except (OSError, TableFileError) as error:
             self._on_failure()

@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 class ObjectCache:
     """Takes objects of the three kinds in, whole lists or one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, default_namespace: str = "") -> None:
         self._known: dict[Kind, dict[ObjectKey, str]] = {kind: {} for kind in Kind}
         """The uid and resource version of every object, so that a list read again costs only what has changed."""
         self._models: dict[ObjectKey, Model] = {}
         self._slices: dict[ObjectKey, list[Pod]] = {}
-        self._builder = TableBuilder()
+        self._builder = TableBuilder(default_namespace)
         self._pods_changed = False
 
     def replace(self, kind: Kind, namespace: str | None, objects: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from motet_api.loraadapter import LoraAdapter, LoraAdapterStatus, ModelRef, Vers
 from motet_api.modeldeployment import ModelDeployment
 from motet_api.names import MODEL_LABEL, REPORT_PORT, REPORT_PORT_NAME, SERVING_PORT, SERVING_PORT_NAME
 from motet_api.objects import AdapterSource
+from motet_api.reasons import ConditionType, Reason
 from motet_gateway.table import Adapter, Mirror, Model, ObjectKey, Pod, PodKey, Share, Source
 
 
@@ -72,6 +73,24 @@ def parse_adapter(obj: Mapping[str, Any]) -> Adapter:
         mirror=tuple(Mirror(target.version, target.percent) for target in status.mirror if target.version in sources),
         residency=adapter.spec.residency,
         created=_seconds(adapter.metadata.creation_timestamp),
+        served=_served(status),
+    )
+
+
+def _served(status: LoraAdapterStatus) -> tuple[str, ...]:
+    """The versions that a model has taken. What has its share from before it was refused is served no more."""
+    shares = {target.version for target in status.traffic if target.weight > 0}
+    return tuple(
+        version.name
+        for version in status.versions
+        if (version.name in shares or version.ready_on) and not _is_refused(version)
+    )
+
+
+def _is_refused(version: VersionStatus) -> bool:
+    return any(
+        condition.type == ConditionType.RESIDENT and condition.reason == Reason.NOT_ALLOWED
+        for condition in version.conditions
     )
 
 

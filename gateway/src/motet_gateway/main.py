@@ -52,6 +52,12 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--namespace", nargs="+", default=[], metavar="NS", help="namespaces to follow; all of them when absent"
     )
+    command.add_argument(
+        "--default-namespace",
+        default="",
+        metavar="NS",
+        help="whose objects bare names mean first; nobody's when absent",
+    )
     command.add_argument("--max-body-bytes", type=int, default=8 * MIB, help="larger bodies are answered 413")
     command.add_argument(
         "--max-held-bytes", type=int, default=256 * MIB, help="bodies of all requests held at once; beyond it, 429"
@@ -130,14 +136,21 @@ async def source(
     """
     if arguments.table is not None:
         read_table(arguments.table)
-        yield FileSource(arguments.table, routing, lambda: metrics.source_failed("file")).run
+        yield FileSource(
+            arguments.table, routing, lambda: metrics.source_failed("file"), arguments.default_namespace
+        ).run
         return
     # Loading the client takes most of a second and 60 MB, which a gateway with a table file does without.
     from motet_gateway.watch import KubernetesSource, Reader, connect, resources
 
     async with await connect(arguments.kubeconfig) as api:
         readers = [(resource, Reader(api, resource)) for resource in resources(arguments.namespace)]
-        yield KubernetesSource(readers, routing, lambda: metrics.source_failed("kubernetes")).run
+        yield KubernetesSource(
+            readers,
+            routing,
+            lambda: metrics.source_failed("kubernetes"),
+            default_namespace=arguments.default_namespace,
+        ).run
 
 
 if __name__ == "__main__":

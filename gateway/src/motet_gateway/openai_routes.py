@@ -76,15 +76,16 @@ def catalogue(table: Table, fleet: Fleet) -> list[dict[str, Any]]:
     entries = []
     for model in table.models.values():
         ready = bool(fleet.serving(model.key, None))
-        entries.append(_entry(table.public_name(model.key), model.created, None, ready))
+        entries.append(_entry(table.public_name(model), model.created, None, ready))
     for adapter in table.adapters.values():
         entries += _adapter_entries(adapter, table, fleet)
     return sorted(entries, key=lambda entry: str(entry["id"]))
 
 
 def _adapter_entries(adapter: Adapter, table: Table, fleet: Fleet) -> list[dict[str, Any]]:
-    name = table.public_name(adapter.key)
-    parent = table.public_name(adapter.model) if adapter.model in table.models else str(adapter.model)
+    name = table.public_name(adapter)
+    base = table.models.get(adapter.model)
+    parent = table.public_name(base) if base is not None else str(adapter.model)
     ready = {
         version: bool(fleet.tiers(adapter.model_of(version), adapter.runtime_id(version)).resident)
         for version in adapter.versions

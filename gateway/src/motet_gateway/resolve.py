@@ -3,7 +3,7 @@
 A name that is not served is an error that says what is; the base model never answers in an adapter's place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from motet_gateway.errors import RequestRefusedError, UnavailableError
 from motet_gateway.fleet import Fleet
 from motet_gateway.split import choose_version
 from motet_gateway.suggestions import suggest
-from motet_gateway.table import Adapter, Model, ObjectKey, Share, Table
+from motet_gateway.table import Adapter, Model, Named, ObjectKey, Share, Table
 
 NOT_READY_RETRY_SECONDS: Final = 2
 
@@ -92,10 +92,14 @@ def resolve_model(asked: Asked, table: Table, fleet: Fleet) -> Route:
         bases = [base for base in bases if base.key == scope.key]
     if not bases:
         return _route_to(_adapter(ref, scope, table), ref, scope, asked.user, table, fleet)
-    adapters = _adapters(ref, scope, table)
-    if len(bases) + len(adapters) > 1:
-        raise _ambiguous(ref, [base.key for base in bases], adapters)
-    return Route(bases[0])
+    fitting: list[Model | Adapter] = [*bases, *_adapters(ref, scope, table)]
+    found = _meant(ref, fitting, table)
+    if len(found) > 1:
+        adapters = [one for one in found if isinstance(one, Adapter)]
+        raise _ambiguous(ref, [one.key for one in found if isinstance(one, Model)], adapters)
+    if isinstance(found[0], Adapter):
+        return _route_to(found[0], ref, scope, asked.user, table, fleet)
+    return Route(found[0])
 
 
 def _scope(asked: Asked, table: Table) -> Model | None:
@@ -113,20 +117,22 @@ def _scope(asked: Asked, table: Table) -> Model | None:
             f"the header {MODEL_HEADER} names no ModelDeployment: {asked.model_header!r}"
             f"{suggest(ref.name, table.models_by_name)}",
         )
-    if len(found) > 1:
-        raise _ambiguous(ref, [model.key for model in found], [])
-    return found[0]
+    meant = _meant(ref, found, table)
+    if len(meant) > 1:
+        raise _ambiguous(ref, [model.key for model in meant], [])
+    return meant[0]
 
 
 def _only_model(table: Table) -> Model:
     if not table.models:
         raise RequestRefusedError(ErrorCode.MODEL_NOT_FOUND, "no ModelDeployment exists")
-    if len(table.models) > 1:
+    meant = table.meant(list(table.models.values()))
+    if len(meant) > 1:
         raise RequestRefusedError(
             ErrorCode.MODEL_AMBIGUOUS,
             f"several ModelDeployments are served: say which in the header {MODEL_HEADER}: {_listed(table.models)}",
         )
-    return next(iter(table.models.values()))
+    return table.models[meant[0].key]
 
 
 def _parse(name: str, table: Table) -> AdapterRef:
@@ -138,6 +144,11 @@ def _parse(name: str, table: Table) -> AdapterRef:
         ) from error
 
 
+def _meant(ref: AdapterRef, found: Sequence[Named], table: Table) -> list[Named]:
+    """Of the objects that a request's name fits, those that it means; a name with its namespace means them all."""
+    return list(found) if ref.namespace is not None else table.meant(found)
+
+
 def _adapters(ref: AdapterRef, scope: Model | None, table: Table) -> list[Adapter]:
     return [
         adapter
@@ -147,7 +158,7 @@ def _adapters(ref: AdapterRef, scope: Model | None, table: Table) -> list[Adapte
 
 
 def _adapter(ref: AdapterRef, scope: Model | None, table: Table) -> Adapter:
-    found = _adapters(ref, scope, table)
+    found = _meant(ref, _adapters(ref, scope, table), table)
     if len(found) > 1:
         raise _ambiguous(ref, [], found)
     if not found:

@@ -3,9 +3,9 @@
 What each pod holds changes by the second and is kept beside it, in `fleet`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from motet_api.identity import AdapterId, PodName, runtime_id
 from motet_api.loraadapter import Residency
@@ -94,6 +94,8 @@ class Adapter:
     mirror: tuple[Mirror, ...] = ()
     residency: Residency = Residency.REQUIRED
     created: int = 0
+    served: tuple[str, ...] | None = None
+    """The versions that its model has taken: with a share of the split, or on a pod. None: all (a table of a file)."""
 
     def model_of(self, version: str) -> ObjectKey:
         """The model whose pods serve this version."""
@@ -110,6 +112,10 @@ class Adapter:
     def expected(self, version: str) -> Expected:
         """What the pods of the version's model should hold for it."""
         return Expected(self.sources.get(version), self.residency)
+
+
+Named = TypeVar("Named", bound=Model | Adapter)
+"""What requests name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +143,29 @@ class Table:
     adapters_by_name: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)
     expected: Mapping[ObjectKey, Mapping[AdapterId, Expected]] = field(default_factory=dict)
     """By model: what its pods should hold. The same mapping from table to table while nothing in it changes."""
+    default_namespace: str = ""
+    """Whose objects a bare name means before those of others; empty for nobody's."""
 
     def all_pods(self) -> list[Pod]:
         """The pods of every model."""
         return [pod for pods in self.pods.values() for pod in pods]
 
-    def public_name(self, key: ObjectKey) -> str:
-        """The shortest name by which a request reaches this model or adapter: bare where no other object has it."""
-        same = len(self.models_by_name.get(key.name, ())) + len(self.adapters_by_name.get(key.name, ()))
-        return key.name if same == 1 else str(key)
+    def meant(self, found: Sequence[Named]) -> list[Named]:
+        """Which of the objects of one name the bare name means; several if it is ambiguous.
+
+        Anybody who may write adapters somewhere can take a name. So one that no model has taken does not stand in the
+        way of others, and then the installation's own namespace is first.
+        """
+        counted = [one for one in found if isinstance(one, Model) or self._is_served(one)] or list(found)
+        own = [one for one in counted if one.key.namespace == self.default_namespace]
+        return own if len(own) == 1 else counted
+
+    def public_name(self, named: Model | Adapter) -> str:
+        """The shortest name by which a request reaches this model or adapter: bare where that means no other object."""
+        name = named.key.name
+        same: list[Model | Adapter] = [*self.models_by_name.get(name, ()), *self.adapters_by_name.get(name, ())]
+        return name if self.meant(same) == [named] else str(named.key)
+
+    def _is_served(self, adapter: Adapter) -> bool:
+        served = adapter.versions if adapter.served is None else adapter.served
+        return any(adapter.model_of(version) in self.models for version in served)

@@ -23,7 +23,8 @@ Named = TypeVar("Named", bound=_Named)
 class TableBuilder:
     """What exists now, and the table that it makes."""
 
-    def __init__(self) -> None:
+    def __init__(self, default_namespace: str = "") -> None:
+        self._default_namespace = default_namespace
         self._models: dict[ObjectKey, Model] = {}
         self._adapters: dict[ObjectKey, Adapter] = {}
         self._models_by_name: dict[str, tuple[Model, ...]] = {}
@@ -84,6 +85,7 @@ class TableBuilder:
                 models_by_name=dict(self._models_by_name),
                 adapters_by_name=dict(self._adapters_by_name),
                 expected=dict(self._expected),
+                default_namespace=self._default_namespace,
             )
         return self._table
 
@@ -112,9 +114,11 @@ class TableBuilder:
         return self._expected[model]
 
 
-def build_table(models: Iterable[Model], adapters: Iterable[Adapter], pods: Iterable[Pod]) -> Table:
+def build_table(
+    models: Iterable[Model], adapters: Iterable[Adapter], pods: Iterable[Pod], default_namespace: str = ""
+) -> Table:
     """The table of what was read in one go."""
-    builder = TableBuilder()
+    builder = TableBuilder(default_namespace)
     for model in models:
         builder.put_model(model)
     for adapter in adapters:

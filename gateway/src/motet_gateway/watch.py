@@ -163,12 +163,13 @@ class KubernetesSource:
         routing: Routing,
         on_failure: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        default_namespace: str = "",
     ) -> None:
         self._readers = readers
         self._routing = routing
         self._on_failure = on_failure
         self._sleep = sleep
-        self._cache = ObjectCache()
+        self._cache = ObjectCache(default_namespace)
         self._listed: set[Resource] = set()
         self._changed = asyncio.Event()
 
