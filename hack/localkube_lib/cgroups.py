@@ -31,9 +31,11 @@ def members(name: str) -> set[int]:
     """Processes in the cluster's groups."""
     pids: set[int] = set()
     for hierarchy in hierarchies():
-        for path in (hierarchy / name).rglob("cgroup.procs") if (hierarchy / name).exists() else ():
+        # Not by `rglob`, which fails where a group goes while it walks.
+        for folder, _, files in os.walk(hierarchy / name):
             with contextlib.suppress(OSError):
-                pids.update(int(line) for line in path.read_text().split())
+                if "cgroup.procs" in files:
+                    pids.update(int(line) for line in (Path(folder) / "cgroup.procs").read_text().split())
     return pids
 
 

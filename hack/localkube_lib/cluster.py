@@ -33,7 +33,7 @@ from localkube_lib.teardown import tear_down
 from localkube_lib.waiting import wait_until
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-NODE = ("mount-holder", "containerd", "kubelet", "kube-proxy")
+NODE = ("mount-holder", "containerd", "kubelet", "kube-proxy", "dns")
 _API_FORWARD = "api"
 
 
@@ -248,6 +248,7 @@ class Cluster:
         self._start(node.kubelet(self.paths, config, settings), kubernetes, node.enter(self.paths, holder))
         proxy = node.write_proxy_config(self.paths, settings)
         self._start(["kube-proxy", f"--config={proxy}"], kubernetes)
+        self.processes.start("dns", [*netns.enter(self.paths.netns), *node.dns(self._pki)])
 
     def _start(self, argv: Sequence[str], folder: Path, inside: Sequence[str] = ()) -> None:
         prefix = inside or netns.enter(self.paths.netns)

@@ -5,12 +5,13 @@ is gone when that process ends and never shows on the machine.
 """
 
 import json
+import sys
 import textwrap
 from pathlib import Path
 
 from localkube_lib import netns
 from localkube_lib.certificates import Certificates
-from localkube_lib.components import NODE_IP, POD_CIDR, Settings
+from localkube_lib.components import API_PORT, NODE_IP, POD_CIDR, Settings
 from localkube_lib.files import write_changed
 from localkube_lib.paths import ClusterPaths
 from localkube_lib.processes import ProcessRecord
@@ -141,8 +142,7 @@ def write_kubelet_config(paths: ClusterPaths, pki: Certificates) -> Path:
         "containerRuntimeEndpoint": f"unix://{containerd_socket(paths)}",
         "podLogsDir": str(paths.logs / "pods"),
         "resolvConf": str(resolver),
-        # No DNS server runs there; without an address kubelet warns in the events of every pod.
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [NODE_IP],
         "clusterDomain": "cluster.local",
         "volumePluginDir": str(paths.config / "volume-plugins"),
         "staticPodPath": "",
@@ -171,6 +171,13 @@ def kubelet(paths: ClusterPaths, config: Path, settings: Settings) -> list[str]:
         f"--hostname-override={settings.node_name}",
         "--v=1",
     ]
+
+
+def dns(pki: Certificates) -> list[str]:
+    """The command line of the cluster's DNS."""
+    identity = ["--ca", pki.crt("ca"), "--cert", pki.crt("admin"), "--key", pki.key("admin")]
+    script = Path(__file__).with_name("dns.py")
+    return [sys.executable, str(script), "--address", NODE_IP, "--api-port", str(API_PORT), *identity]
 
 
 def write_proxy_config(paths: ClusterPaths, settings: Settings) -> Path:

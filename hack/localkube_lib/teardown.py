@@ -29,7 +29,7 @@ def tear_down(paths: ClusterPaths, processes: ProcessTable) -> None:
     with step(f"taking cluster {paths.name} down"):
         for name in [record.name for record in processes.records() if record.name.startswith(("forward-", "kwok"))]:
             processes.stop(name)
-        for name in ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
+        for name in ("dns", "kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
             processes.stop(name)
         stuck = cgroups.remove(paths.netns)
         holder = processes.find("mount-holder")

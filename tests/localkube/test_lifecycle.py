@@ -101,7 +101,7 @@ def test_without_a_node_there_is_a_control_plane_and_nothing_else() -> None:
         cluster.up(Settings(node=False))
         status = cluster.status()
         assert status.up
-        assert not {"containerd", "kubelet", "kube-proxy"} & set(status.processes)
+        assert not {"containerd", "kubelet", "kube-proxy", "dns"} & set(status.processes)
         assert cluster.kubectl("get", "nodes", "-o", "name") == ""
         with pytest.raises(LocalKubeError, match="is not up"):
             cluster.images()
