@@ -1,5 +1,7 @@
 """Which pods may answer, and when waiting is no use."""
 
+from dataclasses import replace
+
 import pytest
 
 from motet_api.identity import AdapterId
@@ -64,6 +66,8 @@ def test_pods_are_asked_by_how_soon_they_can_answer() -> None:
         ({}, None),
         ({pod(): view("churn@v1", draining=True)}, None),
         ({pod(): view()}, "not on any pod of default/tiny"),
+        ({pod(): replace(view(), behind=True)}, None),
+        ({pod(): replace(view(failed={"churn@v1": "SourceNotFound"}), behind=True)}, None),
         ({pod(): view(failed={"churn@v1": "CorruptWeights: cut off"})}, "CorruptWeights: cut off"),
         ({pod("a"): view(failed={"churn@v1": "RankTooLarge"}), pod("b"): view(loading=["churn@v1"])}, None),
     ],

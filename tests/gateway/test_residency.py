@@ -13,7 +13,8 @@ from motet_gateway.fleet import PodView
 from motet_gateway.residency import PodUnreachableError, ResidencyPoller, view_of
 from motet_gateway.routing import Routing
 from motet_gateway.table import Pod, Table
-from tests.gateway.factories import model, pod, table
+from motet_gateway.table_builder import TableBuilder
+from tests.gateway.factories import adapter, model, pod, table
 
 NAME = AdapterId("churn@v1")
 
@@ -147,3 +148,53 @@ async def test_a_pod_that_leaves_is_forgotten_and_one_that_moves_is_asked_anew()
         setting.routing.set_table(table([model()]))
         assert setting.view is None
         assert setting.pods.polls == 2
+
+
+async def test_pods_are_asked_again_when_the_table_says_anew_what_they_hold() -> None:
+    """The operator saw them load it after they were asked here: until they answer, it is not known to be absent."""
+    builder = TableBuilder()
+    builder.put_model(model())
+    builder.set_pods([pod()])
+    async with polling(poll_seconds=3600, where=builder.table()) as setting:
+        setting.pods.answer = report()
+        await setting.until(lambda: setting.view is not None)
+        assert setting.routing.fleet.hopeless(model().key, NAME) is not None
+        for traffic in ({}, {"v1": 1}):
+            polls = setting.pods.polls
+            builder.put_adapter(adapter(traffic=traffic))
+            setting.routing.set_table(builder.table())
+            assert setting.routing.fleet.hopeless(model().key, NAME) is None
+            await setting.until(lambda polls=polls: setting.pods.polls == polls + 1)
+            await setting.until(lambda: setting.routing.fleet.hopeless(model().key, NAME) is not None)
+        builder.put_adapter(adapter("other", of="other"))
+        setting.routing.set_table(builder.table())
+        assert setting.view is not None
+        assert not setting.view.behind, "it says nothing of this model's pods"
+
+
+async def test_an_answer_from_before_the_change_does_not_count() -> None:
+    """The table changes while the pod is being asked."""
+    builder = TableBuilder()
+    builder.put_model(model())
+    builder.set_pods([pod()])
+    async with polling(poll_seconds=3600, where=builder.table()) as setting:
+        await setting.until(lambda: setting.view is not None)
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(_pod: Pod) -> AdaptersReport:
+            asked.set()
+            await go_on.wait()
+            go_on.clear()
+            return report()
+
+        setting.pods.fetch = slowly  # type: ignore[method-assign]
+        setting.poller.doubt(pod().key)
+        await asked.wait()
+        builder.put_adapter(adapter())
+        setting.routing.set_table(builder.table())
+        go_on.set()
+        await setting.until(lambda: setting.view is not None)
+        assert setting.view is not None
+        assert setting.view.behind
+        go_on.set()
+        await setting.until(lambda: setting.view is not None and not setting.view.behind)

@@ -17,7 +17,10 @@ from motet_gateway.table import Expected, ObjectKey, Pod, PodKey, Source
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """What a pod last said of itself. `fresh` is false once it has missed a poll since."""
+    """What a pod last said of itself. `fresh` is false once it has missed a poll since.
+
+    `behind`: the table says something else of what its model's pods hold than when the pod was asked.
+    """
 
     model: str
     """What the pod calls its base."""
@@ -29,6 +32,7 @@ class PodView:
     draining: bool
     max_batch_size: int
     fresh: bool = True
+    behind: bool = False
     standby: frozenset[AdapterId] = frozenset()
     """Known and not loaded: a request for it is held by the pod while it loads."""
     warming: frozenset[AdapterId] = frozenset()
@@ -139,6 +143,7 @@ class Fleet:
         |----------------------------------|--------------------------------------------|
         | serves or loads it, or would     | wait                                       |
         | is unknown, or not told yet      | wait: it may turn out to hold it           |
+        | was asked before the table said  | wait: it is being asked again              |
         | none is up (starting, scaling)   | wait: pods load before they are ready      |
         | all said they failed to load it  | hopeless, with what the pods said          |
         | all hold other things, not this  | hopeless: the operator has not sent it yet |
@@ -152,7 +157,7 @@ class Fleet:
         if not up:
             return None
         for view in up:
-            if view is None or not view.desired_known:
+            if view is None or view.behind or not view.desired_known:
                 return None
             if any(adapter in names for names in (view.resident, view.loading, view.standby, view.failing)):
                 return None

@@ -2,6 +2,9 @@
 
 Invariant: silence is not an answer. A pod that misses a poll keeps what it last said for a few seconds, marked as not
 fresh (it is then asked only where no other pod can answer), and after that is unknown: neither empty nor usable.
+
+What a pod did not have when it was asked it may have by now: when the table says anew what the pods of a model hold,
+they are asked at once, and until they have answered nothing is refused for not being there.
 """
 
 import asyncio
@@ -88,7 +91,7 @@ class ResidencyPoller:
         """Poll the pods of this table, and no others. Called on the event loop after every change."""
         if table is self._table:
             return
-        self._table = table
+        before, self._table = self._table, table
         wanted = {pod.key: pod for pod in table.all_pods()}
         for key in [key for key, followed in self._followed.items() if _moved(followed.pod, wanted.get(key))]:
             self._followed.pop(key).task.cancel()
@@ -98,6 +101,8 @@ class ResidencyPoller:
                 wake = asyncio.Event()
                 task = asyncio.create_task(self._poll(pod, wake), name=f"residency {key.namespace}/{key.name}")
                 self._followed[key] = _Followed(pod, wake, task)
+            elif before is not None and before.expected.get(pod.model) is not table.expected.get(pod.model):
+                self._ask_again(key)
 
     def doubt(self, pod: PodKey) -> None:
         """A request met something else than what the pod last said: it is unknown until it answers the next poll."""
@@ -118,6 +123,17 @@ class ResidencyPoller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ask_again(self, pod: PodKey) -> None:
+        """The table says something else of what the pod should hold than when it was asked."""
+        self._followed[pod].changes += 1
+        if (view := self._routing.said.get(pod)) is not None:
+            self._routing.set_view(pod, dataclasses.replace(view, behind=True))
+        self._poke(pod)
+
+    def _changes(self, pod: PodKey) -> int:
+        followed = self._followed.get(pod)
+        return 0 if followed is None else followed.changes
+
     def _poke(self, pod: PodKey) -> None:
         if (followed := self._followed.get(pod)) is not None:
             followed.wake.set()
@@ -126,6 +142,7 @@ class ResidencyPoller:
         answered_at: float | None = None
         while True:
             wake.clear()
+            changes = self._changes(pod.key)
             try:
                 view = view_of(await self._fetcher.fetch(pod))
             except PodUnreachableError as error:
@@ -139,7 +156,8 @@ class ResidencyPoller:
                 self._missed(pod.key, answered_at)
             else:
                 answered_at = self._clock()
-                self._routing.set_view(pod.key, view)
+                behind = self._changes(pod.key) != changes
+                self._routing.set_view(pod.key, dataclasses.replace(view, behind=behind))
             try:
                 async with asyncio.timeout(self._poll_seconds):
                     await wake.wait()
@@ -154,11 +172,13 @@ class ResidencyPoller:
         self._routing.set_view(pod, dataclasses.replace(view, fresh=False) if trusted else None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Followed:
     pod: Pod
     wake: asyncio.Event
     task: asyncio.Task[None]
+    changes: int = 0
+    """How often the table has said anew what the pod should hold."""
 
 
 def _moved(pod: Pod, wanted: Pod | None) -> bool:

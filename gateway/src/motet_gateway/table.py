@@ -69,10 +69,14 @@ class Source(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What the pods of a model should hold under one id: where it is from (None: not known), and how firmly."""
+    """What the pods of a model should hold under one id: where it is from (None: not known), and how firmly.
+
+    `in_effect`: the split leads there, so the operator has seen the pods hold it.
+    """
 
     source: Source | None
     residency: Residency
+    in_effect: bool = False
 
     def is_met_by(self, found: Source | None) -> bool:
         """Whether what a pod has under the id is what is meant."""
@@ -111,7 +115,8 @@ class Adapter:
 
     def expected(self, version: str) -> Expected:
         """What the pods of the version's model should hold for it."""
-        return Expected(self.sources.get(version), self.residency)
+        in_effect = any(share.version == version and share.weight for share in self.traffic)
+        return Expected(self.sources.get(version), self.residency, in_effect)
 
 
 Named = TypeVar("Named", bound=Model | Adapter)
