@@ -216,17 +216,19 @@ async def test_what_turns_out_too_large_for_the_pods_does_not_come_and_go() -> N
     assert world.condition("Ready") == ("True", "Ready")
 
 
-async def test_a_pod_that_cannot_fetch_makes_it_ask_again() -> None:
+@pytest.mark.parametrize("said", [AdapterReason.FETCH_FAILED, AdapterReason.SOURCE_NOT_FOUND])
+async def test_a_pod_that_cannot_fetch_makes_it_ask_again(said: AdapterReason) -> None:
+    """The store is silent, or it has lost what it had."""
     world = world_of()
     await world.converge()
     assert world.store is not None
-    world.pods.pods[IP].broken["voice@v1"] = AdapterReason.FETCH_FAILED
+    world.pods.pods[IP].broken["voice@v1"] = said
     before = len(world.store.asked)
     await world.run()
     world.tick(WORRIED_SECONDS)
     await world.run()
     assert len(world.store.asked) > before
-    assert conditions(world)["Resident"] == ("False", "FetchFailed")
+    assert conditions(world)["Resident"] == ("False", said)
     assert conditions(world)["Resolved"] == ("True", "Resolved")
 
 

@@ -16,6 +16,8 @@ from motet_operator.snapshot import PodState, Site, Snapshot
 from motet_operator.views import Adapter
 
 _UNSIGNED: Final = frozenset({AdapterReason.SIGNATURE_MISSING, AdapterReason.SIGNATURE_INVALID})
+_NOT_FETCHED: Final = frozenset({AdapterReason.FETCH_FAILED, AdapterReason.SOURCE_NOT_FOUND})
+"""What pods say of a store that does not answer, and of one that has it not."""
 
 
 def wishes(snapshot: Snapshot) -> list[Wish]:
@@ -80,9 +82,10 @@ def _base(pods: Sequence[PodState]) -> Digest | None:
 
 
 def _worried(adapter: Adapter, version: Version, pods: Sequence[PodState]) -> bool:
+    """Whether a pod could not fetch it: the store may have lost its disk, and does not know that it is wanted."""
     name = id_of(adapter, version)
     return any(
-        entry.id == name and entry.reason is AdapterReason.FETCH_FAILED
+        entry.id == name and entry.reason in _NOT_FETCHED
         for state in pods
         if state.report is not None
         for entry in state.report.adapters
