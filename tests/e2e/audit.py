@@ -8,7 +8,7 @@ from pathlib import Path
 
 from demo_lib.installation import NAMESPACE, RELEASE
 
-PARTS = ("operator", "gateway", "metrics-api")
+PARTS = ("operator", "gateway", "metrics-api", "store")
 ACCOUNTS = {f"system:serviceaccount:{NAMESPACE}:{RELEASE}-{part}": part for part in PARTS}
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 NO_STATE = frozenset({"authorization.k8s.io", "authentication.k8s.io", "coordination.k8s.io"})

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from demo_lib.installation import NAMESPACE, Installation
+from demo_lib.proxy import kube_proxy
+from localkube_lib import binaries
 from localkube_lib.cluster import Cluster
 from localkube_lib.components import Settings
 from tests.e2e.material import make_material
 from tests.e2e.objects import volume
+from tests.e2e.values import RESTRICTED, VALUES
 from tests.e2e.world import World
 
 CLUSTER = "e2e"
-RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-"""The API server refuses a pod that asks for more than the restricted standard allows, ours included."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +51,7 @@ def installation(cluster: Cluster, tags: dict[str, str]) -> Installation:
     cluster.kubectl("create", "namespace", NAMESPACE)
     cluster.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
     installation = Installation(cluster)
-    installation.install(tags)
+    installation.install(tags, VALUES)
     return installation
 
 
@@ -69,15 +70,22 @@ def gateway_url(installation: Installation) -> str:
     return installation.gateway_url()
 
 
+@pytest.fixture(scope="session")
+def api_url(cluster: Cluster) -> Iterator[str]:
+    """The API server over plain HTTP."""
+    with kube_proxy(binaries.kubectl(), cluster.kubeconfig) as proxy:
+        yield proxy.url
+
+
 @pytest.fixture(scope="module")
 def world(
-    installation: Installation, material: Path, gateway_url: str, request: pytest.FixtureRequest
+    installation: Installation, material: Path, gateway_url: str, api_url: str, request: pytest.FixtureRequest
 ) -> Iterator[World]:
     """A namespace of the module's own, with the claim; gone afterwards with all that is in it."""
     namespace = "e2e-" + re.sub(r"[^a-z0-9]", "-", Path(request.module.__file__).stem.removeprefix("test_"))
     installation.cluster.kubectl("create", "namespace", namespace)
     installation.cluster.kubectl("label", "namespace", namespace, RESTRICTED)
-    world = World(installation, namespace, material, gateway_url)
+    world = World(installation, namespace, material, gateway_url, api_url)
     world.apply(*volume(namespace, material))
     yield world
     installation.cluster.kubectl("delete", "namespace", namespace, "--wait=false")

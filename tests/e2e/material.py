@@ -17,6 +17,8 @@ TARGETS = {
     "mlp.down_proj": (2 * HIDDEN, HIDDEN),
 }
 """Input and output width by module."""
+OVERFLOWING = 1e25
+"""Weights of this size are finite, so that no check can refuse them, and their products are not."""
 
 
 def make_material(folder: Path) -> None:
@@ -25,7 +27,9 @@ def make_material(folder: Path) -> None:
     for seed in (1, 2, 3):
         make_adapter(folder / f"voice-{seed}", seed=seed)
     make_adapter(folder / "rank-32", seed=4, rank=32)
+    make_adapter(folder / "rank-128", seed=7, rank=128)
     make_adapter(folder / "other-base", seed=5, width=HIDDEN // 2)
+    make_adapter(folder / "overflow", seed=6, factor=OVERFLOWING)
     truncate(copy(folder / "voice-1", folder / "truncated"))
     to_pickle(copy(folder / "voice-1", folder / "pickle"))
     for path in [folder, *folder.rglob("*")]:
@@ -64,7 +68,7 @@ def make_llama(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def make_adapter(folder: Path, seed: int, rank: int = 8, width: int = HIDDEN) -> None:
+def make_adapter(folder: Path, seed: int, rank: int = 8, width: int = HIDDEN, factor: float = 1.0) -> None:
     """Random weights, large enough that greedy answers differ from the base's and from every other seed's."""
     generator = torch.Generator().manual_seed(seed)
     scale = width / HIDDEN
@@ -72,8 +76,8 @@ def make_adapter(folder: Path, seed: int, rank: int = 8, width: int = HIDDEN) ->
     for layer in range(LAYERS):
         for module, (inputs, outputs) in TARGETS.items():
             key = f"base_model.model.model.layers.{layer}.{module}"
-            tensors[f"{key}.lora_A.weight"] = torch.randn(rank, int(inputs * scale), generator=generator)
-            tensors[f"{key}.lora_B.weight"] = torch.randn(int(outputs * scale), rank, generator=generator)
+            tensors[f"{key}.lora_A.weight"] = factor * torch.randn(rank, int(inputs * scale), generator=generator)
+            tensors[f"{key}.lora_B.weight"] = factor * torch.randn(int(outputs * scale), rank, generator=generator)
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {

@@ -67,10 +67,15 @@ def source(path: str, **more: Any) -> Manifest:
 
 
 def adapter(
-    namespace: str, name: str, model: str, versions: dict[str, Manifest], traffic: dict[str, int] | None = None
+    namespace: str,
+    name: str,
+    model: str,
+    versions: dict[str, Manifest],
+    traffic: dict[str, int] | None = None,
+    **more: Any,
 ) -> Manifest:
     """A LoraAdapter with sources by version."""
-    spec: Manifest = {
+    spec: Manifest = more | {
         "modelRef": {"name": model},
         "versions": [{"name": version, "source": where} for version, where in versions.items()],
     }

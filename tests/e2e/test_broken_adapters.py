@@ -1,5 +1,7 @@
 """Adapters that cannot be loaded say why in a condition, and everything else goes on."""
 
+from functools import partial
+
 import pytest
 
 from motet_api.errors import ErrorCode
@@ -32,7 +34,7 @@ def broken(world: World) -> World:
     with Load(world.url, [f"{world.namespace}/good"]) as load:
         world.apply(*(adapter(world.namespace, name, "tiny", {"v1": where}) for name, (where, _) in BROKEN.items()))
         for name, (_, reason) in BROKEN.items():
-            eventually(lambda name=name: resident_reason(world, name), reason.__eq__, 60, f"{name}'s reason")
+            eventually(partial(resident_reason, world, name), reason.__eq__, 60, f"{name}'s reason")
     assert load.failed == []
     assert {answer.text for answer in load.answers} == {before.text}
     return world

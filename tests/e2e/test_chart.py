@@ -6,6 +6,7 @@ import pytest
 
 from demo_lib.installation import NAMESPACE, Installation
 from motet_api.names import CUSTOM_METRICS_GROUP
+from tests.e2e.values import VALUES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -24,7 +25,7 @@ def pods(installation: Installation) -> dict[str, int]:
 
 def test_installing_again_keeps_the_certificate_and_the_pods(installation: Installation, tags: dict[str, str]) -> None:
     before = certificate(installation), pods(installation)
-    installation.install(tags)
+    installation.install(tags, VALUES)
     assert (certificate(installation), pods(installation)) == before
 
 

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
+from demo_lib.installation import NAMESPACE
 from tests.e2e.asking import Load
 from tests.e2e.objects import Manifest, adapter, model_deployment, source
 from tests.e2e.readiness import is_ready, never_ready_too_early, restarts
@@ -50,7 +52,12 @@ def answers_again(world: World, expected: dict[str, str]) -> None:
     """Wait until each adapter is served."""
     for model in expected:
         name = model.rpartition("/")[2]
-        eventually(lambda name=name: world.ask(name).status, (200).__eq__, 60, f"{name} served again")
+        eventually(partial(status_of, world, name), (200).__eq__, 60, f"{name} served again")
+
+
+def status_of(world: World, name: str) -> int:
+    """What a request to an adapter is answered with."""
+    return world.ask(name).status
 
 
 def test_the_runtime_is_killed(world: World, expected: dict[str, str]) -> None:
@@ -60,6 +67,38 @@ def test_the_runtime_is_killed(world: World, expected: dict[str, str]) -> None:
         eventually(lambda: [restarts(item) for item in world.pods("tiny")], [restarts(pod) + 1].__eq__, 30, "a restart")
         eventually(lambda: len(ready_pods(world)), (1).__eq__, 60, "the pod Ready again")
         answers_again(world, expected)
+
+
+def test_the_gateway_is_killed_while_no_operator_leads(world: World, expected: dict[str, str]) -> None:
+    """It reads anew what there is, and serves, without anybody's help."""
+    kubectl = world.installation.cluster.kubectl
+    deployment = ("deployment/motet-operator", "-n", NAMESPACE)
+    kubectl("scale", *deployment, "--replicas=0")
+    try:
+        eventually(lambda: operators(world), [].__eq__, 60, "no operator")
+        with watched(world, expected) as load:
+            eventually(lambda: served(load), bool, 30, "an answer before")
+            pod = world.system_pod("gateway")
+            world.kill_container(pod)
+            eventually(lambda: restarts(world.system_pod("gateway")), (restarts(pod) + 1).__eq__, 30, "a restart")
+            answers_again(world, expected)
+            until = served(load) + 10
+            eventually(lambda: served(load), until.__le__, 30, "answers afterwards")
+    finally:
+        kubectl("scale", *deployment, "--replicas=2")
+        kubectl("rollout", "status", *deployment, "--timeout=60s")
+    assert world.ask("nobody").status == 404
+
+
+def served(load: Load) -> int:
+    """How many requests have been answered well."""
+    return len(load.answers) - len(load.failed)
+
+
+def operators(world: World) -> list[str]:
+    """The operator's pods."""
+    selector = "labelSelector=app.kubernetes.io/component%3Doperator"
+    return [pod["metadata"]["name"] for pod in world.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]]
 
 
 def test_the_operator_is_killed_in_the_middle_of_a_rollout(world: World, expected: dict[str, str]) -> None:

@@ -72,3 +72,23 @@ def test_a_name_that_nobody_has_is_an_error_by_name(world: World, pod: Manifest)
     answer = world.ask("voices")
     assert (answer.status, answer.code) == (404, ErrorCode.ADAPTER_NOT_FOUND)
     assert "voices" in answer.message
+
+
+def test_a_name_made_anew_has_its_new_weights_at_once(world: World, pod: Manifest) -> None:
+    """The same name and version with other weights, as after a mistake: no answer is of the old ones, cached or not."""
+    first, second = (world.ask(f"voice@{version}").text for version in ("v1", "v1"))
+    assert first == second
+    world.kubectl("delete", "lora", "voice")
+    world.apply(adapter(world.namespace, "voice", "tiny", {"v1": source("voice-3")}))
+    answers = []
+
+    def ready() -> bool:
+        answers.append(world.ask("voice@v1"))
+        return answers[-1].status == 200
+
+    eventually(ready, bool, SERVED_WITHIN, "the new one served")
+    answers.extend(world.ask("voice@v1") for _ in range(10))
+    texts = {answer.text for answer in answers if answer.status == 200}
+    assert len(texts) == 1
+    assert first not in texts
+    assert untouched(world, pod)
