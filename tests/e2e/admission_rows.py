@@ -139,6 +139,11 @@ CREATED: dict[str, Row] = {
         lora(rollout=rollout(10, limits={"errorPercent": 5}, mirrorPercent=0)),
         ("spec.rollout.mirrorPercent", "rollout.mirrorPercent must be above zero"),
     ),
+    "limits at a step without requests": (
+        lora(rollout=rollout(0, 50, limits={"errorPercent": 5})),
+        lora(rollout=rollout(0, 50, limits={"errorPercent": 5}, mirrorPercent=5)),
+        ("spec.rollout.mirrorPercent", "or drop the step"),
+    ),
     "a rollout of no steps": (
         lora(rollout=rollout()),
         lora(rollout=rollout(100)),

@@ -13,6 +13,7 @@ from demo_lib.installation import NAMESPACE
 from localkube_lib.components import SERVICE_IP
 from motet_api.errors import ErrorCode
 from motet_api.identity import ADAPTER_FILES, manifest_digest
+from motet_api.names import CREDENTIALS_LABEL
 from motet_api.reasons import AdapterReason
 from tests.e2e.asking import Load
 from tests.e2e.faults import delete_runtime
@@ -78,8 +79,9 @@ def shop(world: World) -> Iterator[Shop]:
 
 
 def secret(world: World, name: str, data: dict[str, str]) -> None:
-    """A Secret of the namespace."""
-    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+    """A Secret of the namespace that says what it is for."""
+    metadata = {"name": name, "labels": {CREDENTIALS_LABEL: "true"}}
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
     world.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
 
