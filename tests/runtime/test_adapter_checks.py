@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from motet_api.identity import Digest, manifest_digest
 from motet_api.reasons import AdapterReason
 from motet_runtime.adapters.artifact import VerifiedAdapter, folder_digest, verify
-from motet_runtime.adapters.sources import local_path
 from motet_runtime.errors import AdapterError
 from tests.models import edit_config, make_adapter, make_tiny_llama
 
@@ -241,22 +240,6 @@ def test_overlapping_tensors_are_refused(adapter: Path) -> None:
     (adapter / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
     with pytest.raises(AdapterError, match="overlap"):
         check(adapter)
-
-
-def test_claims_resolve_below_their_mount_and_no_further(tmp_path: Path) -> None:
-    (tmp_path / "claim" / "a").mkdir(parents=True)
-    assert local_path("pvc://claim/a", tmp_path) == tmp_path / "claim" / "a"
-    assert local_path("file:///x/y", tmp_path) == Path("/x/y")
-    with pytest.raises(AdapterError, match="claimNames") as unmounted:
-        local_path("pvc://other/a", tmp_path)
-    for no_claim in ("pvc:///claim/a", "pvc://../claim/a"):
-        with pytest.raises(AdapterError, match="not mounted"):
-            local_path(no_claim, tmp_path)
-    assert unmounted.value.reason is AdapterReason.SOURCE_NOT_MOUNTED
-    with pytest.raises(AdapterError, match="out of the claim"):
-        local_path("pvc://claim/../../etc", tmp_path)
-    with pytest.raises(AdapterError, match="reads file:// and pvc:// only"):
-        local_path("ftp://host/a", tmp_path)
 
 
 def test_the_digest_is_what_sha256sum_would_print(adapter: Path) -> None:
