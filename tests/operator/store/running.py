@@ -18,6 +18,7 @@ from motet_api.reasons import AdapterReason
 from motet_api.store import ArtifactReport, ArtifactRequest, ArtifactsAnswer, ArtifactsQuery, ArtifactState, References
 from motet_api.wire import BaseDescription
 from motet_operator.store.assembly import Store, StoreSettings
+from motet_operator.store.disk import Disk
 from motet_operator.store.errors import StoreError
 from motet_operator.store.metrics import StoreMetrics
 from motet_operator.store.policy_file import PolicyFile
@@ -105,12 +106,15 @@ async def running(
     policy: Path | None = None,
     clock: Callable[[], float] | None = None,
     registry: CollectorRegistry | None = None,
+    disk: Disk | None = None,
+    disk_bytes: int = 1 << 30,
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """A store that works until the block ends."""
     policy_file = PolicyFile(policy)
     store = Store(
-        StoreSettings(folder=folder, **({"disk_bytes": 1 << 30} | settings)),
+        StoreSettings(folder=folder, **settings),
+        disk or Disk(disk_bytes),
         sources,
         secrets or FakeSecrets(),
         policy_file,

@@ -37,7 +37,6 @@ class StoreSettings:
     """
 
     folder: Path
-    disk_bytes: int
     limits: Limits = field(default_factory=Limits)
     jobs: int = 16
     jobs_per_host: int = 4
@@ -52,6 +51,7 @@ class Store:
     def __init__(
         self,
         settings: StoreSettings,
+        disk: Disk,
         sources: OpenSource,
         secrets: SecretReader,
         policy: PolicyFile,
@@ -59,7 +59,6 @@ class Store:
         now: Callable[[], float],
         jitter: random.Random,
     ) -> None:
-        disk = Disk(settings.disk_bytes)
         self.blobs = Blobs(settings.folder, disk)
         self.catalogue = Catalogue(
             settings.folder, self.blobs, now, grace=settings.grace_seconds, keep=settings.keep_seconds

@@ -17,6 +17,7 @@ from motet_operator.kube.connection import connect
 from motet_operator.metrics import ApiMetrics
 from motet_operator.running.probes import make_metrics_page, serving
 from motet_operator.store.assembly import Store, StoreSettings
+from motet_operator.store.disk import Disk
 from motet_operator.store.metrics import StoreMetrics
 from motet_operator.store.policy_file import PolicyFile
 from motet_operator.store.policy_networks import PolicyNetworks
@@ -36,14 +37,13 @@ async def serve(options: argparse.Namespace) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     # A tenth is left to the records. What is larger than the rest could never be kept.
-    disk_bytes = options.disk * 9 // 10
+    disk = Disk(options.disk * 9 // 10)
     limits = Limits(
-        max_file_bytes=min(options.max_file_size, disk_bytes),
-        max_total_bytes=min(options.max_artifact_size, disk_bytes),
+        max_file_bytes=min(options.max_file_size, disk.limit),
+        max_total_bytes=min(options.max_artifact_size, disk.limit),
     )
     settings = StoreSettings(
         folder=options.data,
-        disk_bytes=disk_bytes,
         limits=limits,
         jobs=options.jobs,
         jobs_per_host=options.jobs_per_host,
@@ -54,6 +54,7 @@ async def serve(options: argparse.Namespace) -> None:
     source_settings = SourceSettings(
         scratch=options.data / "scratch",
         limits=limits,
+        room=disk,
         networks=PolicyNetworks(policy),
         hub_endpoint=options.hub_endpoint,
         plain_http_registries=frozenset(options.plain_http_registry),
@@ -63,6 +64,7 @@ async def serve(options: argparse.Namespace) -> None:
     async with Sources(source_settings) as sources, _secrets(options, registry) as secrets:
         store = Store(
             settings,
+            disk,
             sources,
             secrets,
             policy,

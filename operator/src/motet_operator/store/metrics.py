@@ -16,7 +16,7 @@ class StoreMetrics:
         self._ended = Counter("motet_store_jobs_ended", "Jobs by result.", ["result"], registry=registry)
         self._failures = Counter("motet_store_failures", "Failed jobs by reason.", ["reason"], registry=registry)
         self._fetched = Counter("motet_store_fetched_bytes", "Bytes read from sources.", registry=registry)
-        self._disk = Gauge("motet_store_disk_bytes", "Bytes of blobs and partial files.", registry=registry)
+        self._disk = Gauge("motet_store_disk_bytes", "Bytes of blobs, partial files and archives.", registry=registry)
         self._limit = Gauge("motet_store_disk_limit_bytes", "Bytes that they may have.", registry=registry)
         self._blobs = Counter("motet_store_blob_requests", "Requests for blobs by status.", ["code"], registry=registry)
         self._policy = Gauge(

@@ -23,6 +23,8 @@ MAX_RATIO: Final = 200
 """Unpacked bytes over packed ones. Weights hardly pack; a fresh LoRA, half zeros, comes to about 2."""
 _RATIO_FLOOR: Final = 16 << 20
 """Below so many unpacked bytes the ratio does not matter."""
+_STEP: Final = 1 << 20
+"""Room is asked for in steps of so many bytes."""
 _DECOMPRESSOR_BLOCK: Final = 1 << 16
 
 
@@ -50,16 +52,24 @@ def packing_of(path: str) -> Packing | None:
 
 
 def unpack(
-    archive: Path, packing: Packing, folder: Path, limits: Limits, stopped: Callable[[], bool] = lambda: False
+    archive: Path,
+    packing: Packing,
+    folder: Path,
+    limits: Limits,
+    hold: Callable[[int], None] = lambda size: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> list[RemoteFile]:
     """Write the archive's files into `folder`, which exists and is empty; their identity is their sha256.
 
     Blocking: call it in a thread. It gives up soon after `stopped` says so.
 
+    Args:
+        hold: told how many bytes there will be in `folder`, before they are written; what it raises ends the work.
+
     Raises:
         SourceError: the archive is broken, hostile or too large. What was written by then is left there.
     """
-    budget = _Budget(limits, archive.stat().st_size, stopped)
+    budget = _Budget(limits, archive.stat().st_size, hold, stopped)
     files: dict[str, RemoteFile] = {}
     try:
         for member in _members(archive, packing, budget):
@@ -76,7 +86,10 @@ def unpack(
 class _Budget:
     """What may still be unpacked."""
 
-    def __init__(self, limits: Limits, packed: int, stopped: Callable[[], bool]) -> None:
+    def __init__(self, limits: Limits, packed: int, hold: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+        self._hold = hold
+        self._held = 0
+        self._written = 0
         self._stopped = stopped
         self._limits = limits
         self.file_limit = limits.max_file_bytes
@@ -99,6 +112,12 @@ class _Budget:
         if self._bytes > _RATIO_FLOOR and self._bytes > MAX_RATIO * self._packed:
             message = f"the archive unpacks to more than {MAX_RATIO} times its own size, which no weights do"
             raise SourceError(AdapterReason.TOO_LARGE, message)
+
+    def write(self, count: int) -> None:
+        self._written += count
+        if self._written > self._held:
+            self._held = self._written + _STEP
+            self._hold(self._held)
 
 
 class _Counted:
@@ -147,6 +166,7 @@ def _write(member: _Member, path: str, target: Path, budget: _Budget) -> RemoteF
             size += len(chunk)
             if size > budget.file_limit:
                 raise too_large(f"{name} in the archive has more than {budget.file_limit} bytes", budget.file_limit)
+            budget.write(len(chunk))
             digest.update(chunk)
             out.write(chunk)
     return RemoteFile(name, size, f"sha256:{digest.hexdigest()}", digest.hexdigest())

@@ -92,6 +92,28 @@ class Limits:
     total_seconds: float = 6 * 3600
 
 
+class Room(Protocol):
+    """What the store's disk has left, for what lies in the scratch folder. Asked in the event loop's thread only."""
+
+    def hold(self, name: str, size: int) -> None:
+        """Set the bytes under a name, before they are written. Raises: StoreError: there is no room."""
+        ...
+
+    def release(self, name: str) -> None:
+        """They are gone."""
+        ...
+
+
+class Boundless:
+    """A disk that nobody counts."""
+
+    def hold(self, name: str, size: int) -> None:
+        """There is room for anything."""
+
+    def release(self, name: str) -> None:
+        """Nothing was counted."""
+
+
 class Source(Protocol):
     """Lists and reads what one scheme's URIs name. Both raise SourceError."""
 

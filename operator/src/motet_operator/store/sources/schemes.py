@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver
 from motet_api.reasons import AdapterReason
 from motet_operator.store.sources.archive import packing_of
 from motet_operator.store.sources.archive_source import ArchiveSource
-from motet_operator.store.sources.contract import Limits, Source, SourceError
+from motet_operator.store.sources.contract import Boundless, Limits, Room, Source, SourceError
 from motet_operator.store.sources.http_client import HttpClient
 from motet_operator.store.sources.http_source import HttpSource
 from motet_operator.store.sources.hub_source import HubSource
@@ -28,13 +28,14 @@ HUB: str = "https://huggingface.co"
 class SourceSettings:
     """What the installation decides.
 
-    `scratch` is emptied at the start and holds archives while they are unpacked. `networks` are those beside the public
-    ones. `plain_http_registries` (host:port) are asked over http. Without `claims` there is no pvc://, without `roots`
-    no file://.
+    `scratch` is emptied at the start and holds archives while they are unpacked, as far as there is `room`. `networks`
+    are those beside the public ones. `plain_http_registries` (host:port) are asked over http. Without `claims` there is
+    no pvc://, without `roots` no file://.
     """
 
     scratch: Path
     limits: Limits = field(default_factory=Limits)
+    room: Room = field(default_factory=Boundless)
     networks: AddressRule = field(default_factory=Networks)
     hub_endpoint: str = HUB
     plain_http_registries: frozenset[str] = frozenset()
@@ -48,7 +49,7 @@ class Sources:
     def __init__(self, settings: SourceSettings, resolver: AbstractResolver | None = None) -> None:
         limits = settings.limits
         self._client = HttpClient(settings.networks, limits, resolver)
-        self._unpacked = Unpacked(settings.scratch, limits)
+        self._unpacked = Unpacked(settings.scratch, limits, settings.room)
         self._archive = ArchiveSource(self._client, self._unpacked)
         folder = HttpSource(self._client)
         local = LocalSource(settings.claims, settings.roots, limits)

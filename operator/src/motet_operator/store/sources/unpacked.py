@@ -1,5 +1,6 @@
 """Archives on disk: fetched once, unpacked, and read from there until every listing that was made of them is released.
 
+Invariant: what lies in the scratch folder is held in `room` before it is written, and released once it is gone.
 One that is gone by the time of a read is fetched again, and is the same one or an error.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from motet_operator.store.sources.archive import Packing, unpack
-from motet_operator.store.sources.contract import Limits, Listing, RemoteFile, SourceChangedError
+from motet_operator.store.sources.contract import Limits, Listing, RemoteFile, Room, SourceChangedError
 from motet_operator.store.sources.file_names import too_large
 
 _CHUNK: Final = 1 << 20
@@ -32,9 +33,10 @@ class Package:
 class Unpacked:
     """The folders of unpacked archives below `scratch`, which belongs to this object alone."""
 
-    def __init__(self, scratch: Path, limits: Limits) -> None:
+    def __init__(self, scratch: Path, limits: Limits, room: Room) -> None:
         self._scratch = scratch
         self._limits = limits
+        self._room = room
         self._folders: dict[str, Path] = {}
         self._holders: Counter[str] = Counter()
 
@@ -46,22 +48,28 @@ class Unpacked:
         self._holders.clear()
 
     async def add(self, chunks: AsyncIterator[bytes], packing: Packing) -> Package:
-        """Fetch and unpack an archive, and hold it until `release`. Raises: SourceError; nothing is left then."""
+        """Fetch and unpack an archive, and hold it until `release`.
+
+        Raises:
+            SourceError: it cannot be fetched or unpacked; nothing is left then.
+            StoreError: the disk has no room for it; nothing is left then.
+        """
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch))
         spool = folder / ".archive"
         try:
-            sha256 = await self._fetch(chunks, spool)
+            sha256, size = await self._fetch(chunks, spool)
             content = folder / "content"
             content.mkdir()
-            files = await self._unpack(spool, packing, content)
+            files = await self._unpack(spool, size, packing, content)
             spool.unlink()
+            self._room.hold(_name(folder), sum(file.size or 0 for file in files))
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._drop(folder)
             raise
         self._holders[sha256] += 1
         if self._folders.setdefault(sha256, folder) != folder:
             # Somebody else unpacked the same one meanwhile.
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._drop(folder)
         return Package(sha256, tuple(files))
 
     def has(self, sha256: str) -> bool:
@@ -87,12 +95,26 @@ class Unpacked:
         del self._holders[sha256]
         folder = self._folders.pop(sha256, None)
         if folder is not None:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._drop(folder)
 
-    async def _unpack(self, spool: Path, packing: Packing, content: Path) -> list[RemoteFile]:
+    async def _drop(self, folder: Path) -> None:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self._room.release(_name(folder))
+
+    async def _unpack(self, spool: Path, fetched: int, packing: Packing, content: Path) -> list[RemoteFile]:
         """In a thread, which has ended when this has: else it would go on writing after a cancellation."""
         stopped = threading.Event()
-        work = asyncio.ensure_future(asyncio.to_thread(unpack, spool, packing, content, self._limits, stopped.is_set))
+        loop = asyncio.get_running_loop()
+
+        async def hold(size: int) -> None:
+            self._room.hold(_name(content.parent), fetched + size)
+
+        def hold_from_thread(size: int) -> None:
+            asyncio.run_coroutine_threadsafe(hold(size), loop).result()
+
+        work = asyncio.ensure_future(
+            asyncio.to_thread(unpack, spool, packing, content, self._limits, hold_from_thread, stopped.is_set)
+        )
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -100,7 +122,8 @@ class Unpacked:
             await asyncio.gather(work, return_exceptions=True)
             raise
 
-    async def _fetch(self, chunks: AsyncIterator[bytes], spool: Path) -> str:
+    async def _fetch(self, chunks: AsyncIterator[bytes], spool: Path) -> tuple[str, int]:
+        """The archive's sha256, and its bytes."""
         digest, size = hashlib.sha256(), 0
         with spool.open("xb") as out:
             async for chunk in chunks:
@@ -108,9 +131,15 @@ class Unpacked:
                 if size > self._limits.max_total_bytes:
                     most = self._limits.max_total_bytes
                     raise too_large(f"the archive has more than {most} bytes", most)
+                self._room.hold(_name(spool.parent), size)
                 digest.update(chunk)
                 await asyncio.to_thread(out.write, chunk)
-        return digest.hexdigest()
+        return digest.hexdigest(), size
+
+
+def _name(folder: Path) -> str:
+    """What a folder's bytes are counted under."""
+    return f"scratch/{folder.name}"
 
 
 def archive_of(listing: Listing) -> str:
