@@ -183,6 +183,7 @@ class FakeStore:
 
     asked: list[list[ArtifactRequest]] = field(default_factory=list)
     begun: set[str] = field(default_factory=set)
+    fetched: set[str] = field(default_factory=set)
     bases: set[str] = field(default_factory=set)
     refuses: dict[str, ArtifactReport] = field(default_factory=dict)
     moved: dict[str, Digest] = field(default_factory=dict)
@@ -215,6 +216,9 @@ class FakeStore:
         if request.uri not in self.begun:
             self.begun.add(request.uri)
             return ArtifactReport(state=ArtifactState.FETCHING, size_bytes=100, fetched_bytes=35)
+        if request.max_bytes is not None and request.max_bytes < 10:
+            return ArtifactReport(state=ArtifactState.LISTED, size_bytes=10)
+        self.fetched.add(request.uri)
         rank = self.ranks.get(request.uri, 8)
         mismatch = None
         if request.max_rank is not None and rank > request.max_rank:

@@ -11,10 +11,10 @@ from motet_operator.adapters.quota import Usage
 from motet_operator.keys import Kind, ModelKey
 from motet_operator.kube.index import Index
 from motet_operator.policy_source import PolicySource
-from tests.operator.adapter_world import AdapterWorld, FakePod, at
-from tests.operator.factories import KEY, MODEL, NAMESPACE, NOW, adapter, raw_adapter, raw_model
+from tests.operator.adapter_world import AdapterWorld, FakePod, at, digest_of
+from tests.operator.factories import DIGEST, KEY, MODEL, NAMESPACE, NOW, adapter, raw_adapter, raw_model
 from tests.operator.test_reconciler import IP, ready_pod
-from tests.operator.test_store_versions import remote
+from tests.operator.test_store_versions import references, remote
 
 OTHER = ModelKey(NAMESPACE, "llama-new")
 OTHER_IP = "10.0.0.9"
@@ -114,6 +114,54 @@ async def test_a_version_too_much_takes_nothing_from_those_that_serve() -> None:
         assert world.condition("Resident", "v1", "old") == ("True", "Resident")
         assert "leaves 5, and it has 10" in world.message("Resident", "v2", "old")
         assert world.condition("Ready", name="young") == ("True", "Ready")
+
+
+async def test_what_is_beyond_a_quota_is_not_fetched_and_not_kept_by_the_store() -> None:
+    policy = Policy.model_validate({"default": {"maxBytes": 25}})
+    many = [remote(f"a{number}", f"s3://bucket/{number}") for number in range(6)]
+    world = world_of(*many, policy=policy, store=True)
+    await world.converge()
+    assert world.store is not None
+    assert world.store.fetched == {"s3://bucket/0", "s3://bucket/1"}
+    assert set(world.told(IP)) == {"a0@v1", "a1@v1"}
+    assert world.condition("Ready", name="a1") == ("True", "Ready")
+    for name in ("a2", "a5"):
+        assert world.condition("Ready", name=name) == ("False", "QuotaExceeded")
+        assert "leaves 5, and it has 10" in world.message("Ready", name=name)
+    assert await references(world) == sorted(digest_of(f"s3://bucket/{number}") for number in range(2))
+    bounds = {entry.max_bytes for asked in world.store.asked for entry in asked}
+    assert bounds == {0, 10, None}, "listed, then given its bytes, then of a digest"
+    idle = len(world.store.asked)
+    await world.run()
+    assert len(world.store.asked) == idle
+
+    for number in range(2):
+        raw = world.cluster.objects.pop((Kind.LORA_ADAPTER, NAMESPACE, f"a{number}"))
+        world.index.remove(Kind.LORA_ADAPTER, raw)
+    await world.converge()
+    assert set(world.told(IP)) == {"a2@v1", "a3@v1"}
+    assert (world.status("a2")["versions"][0]["rank"], world.status("a2")["versions"][0]["sizeBytes"]) == (8, 10)
+
+
+async def test_a_quota_that_shrinks_leaves_its_versions_out_of_what_the_store_keeps() -> None:
+    world = world_of(remote("a", "s3://bucket/a"), remote("b", "s3://bucket/b", digest=DIGEST), store=True)
+    await world.converge()
+    assert await references(world) == sorted([DIGEST, digest_of("s3://bucket/a")])
+    world.policy = Policy.model_validate({"default": {"maxBytes": 10}})
+    await world.converge()
+    assert world.condition("Ready", name="b") == ("False", "QuotaExceeded")
+    assert await references(world) == [digest_of("s3://bucket/a")]
+
+
+async def test_a_quota_takes_nothing_from_what_was_fetched_before_there_was_one() -> None:
+    world = world_of(remote("a", "s3://bucket/a"), store=True)
+    await world.converge()
+    world.policy = Policy.model_validate({"default": {"maxBytes": 10}})
+    world.restart()
+    await world.converge()
+    assert world.condition("Ready", name="a") == ("True", "Ready")
+    assert world.store is not None
+    assert {entry.max_bytes for asked in world.store.asked for entry in asked} == {None}
 
 
 def test_usage_is_kept_up_to_date() -> None:

@@ -30,7 +30,7 @@ class ArtifactRequest(KubeModel):
     """One artifact that is wanted. `namespace` is its object's: policy and credentials (`secret_name`) are from there.
 
     `digest` is what the bytes must be, where that is known already. `base_digest` and `max_rank` are what an adapter
-    must fit.
+    must fit. What has more than `max_bytes` is not fetched: `Listed` is the answer then.
     """
 
     kind: ArtifactKind = ArtifactKind.ADAPTER
@@ -41,6 +41,7 @@ class ArtifactRequest(KubeModel):
     secret_name: str | None = None
     base_digest: Digest | None = None
     max_rank: int | None = None
+    max_bytes: Annotated[int | None, Field(ge=0)] = None
 
 
 class ArtifactsQuery(KubeModel):
@@ -54,6 +55,8 @@ class ArtifactState(StrEnum):
 
     RESOLVING = "Resolving"
     """Finding out which bytes the source means."""
+    LISTED = "Listed"
+    """`size_bytes` is known, and more than the request's `max_bytes`: it is not fetched."""
     FETCHING = "Fetching"
     VERIFYING = "Verifying"
     VERIFIED = "Verified"

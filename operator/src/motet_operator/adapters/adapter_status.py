@@ -259,7 +259,7 @@ def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp:
     found = _with_last_counts(seen.standing, old)
     # What a pod has found outlasts what the store says: its form of the weights may be larger, and whether there is
     # room for a version must not depend on whether it has a place.
-    recorded = old if old is not None and old.size_bytes is not None else None
+    recorded = old if old is not None and old.size_bytes is not None and old.rank is not None else None
     facts = found.facts or recorded or (artifact if artifact is not None and artifact.rank is not None else None)
     before: Sequence[Condition] = old.conditions if old else ()
     verdicts = {
@@ -277,13 +277,20 @@ def _version(version: Version, seen: Witnesses, retiring: Verdict | None, stamp:
         digest=_recorded_digest(version, seen),
         revision=_recorded_revision(version, seen),
         rank=facts.rank if facts else None,
-        size_bytes=facts.size_bytes if facts else None,
+        size_bytes=facts.size_bytes if facts else _listed_bytes(old, artifact),
         held_bytes=facts.held_bytes if facts else None,
         target_modules=facts.target_modules if facts else [],
         ready_on=found.ready_on,
         pods=found.pods,
         conditions=[stamp.condition(before, kind, verdict) for kind, verdict in verdicts.items()],
     )
+
+
+def _listed_bytes(old: VersionStatus | None, artifact: ArtifactReport | None) -> int | None:
+    """What the source says that it has, before it is fetched: quota is given by it."""
+    if artifact is not None and artifact.state is ArtifactState.LISTED:
+        return artifact.size_bytes
+    return old.size_bytes if old is not None else None
 
 
 def _recorded_digest(version: Version, seen: Witnesses) -> str | None:

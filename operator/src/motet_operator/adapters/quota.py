@@ -2,7 +2,8 @@
 
 Oldest first: an adapter keeps its place whoever comes later. Bytes are given version by version, to all that have a
 share of the split before any that has none, so that a version too much takes nothing from those that serve. A version
-that is refused uses no bytes. Kept up to date by the index, so that asking costs nothing where nothing has changed.
+that is refused uses no bytes. One of unknown size uses none yet, and is not fetched before its source has said how many
+it has (`ArtifactRequest.max_bytes`). Kept up to date by the index: asking costs nothing where nothing has changed.
 """
 
 from bisect import bisect_left, insort

@@ -38,6 +38,7 @@ def base_ips(sites: Mapping[ModelKey, Site]) -> dict[Digest, str]:
 def _of_adapter(adapter: Adapter, snapshot: Snapshot) -> Iterator[Wish]:
     beyond = snapshot.tenants.over_quota.get(adapter.name)
     sites = snapshot.sites
+    quota = snapshot.tenants.policy.of(adapter.meta.namespace).max_bytes
     for version in versions_of(adapter):
         if beyond is not None and beyond.of(version.name):
             continue
@@ -45,11 +46,13 @@ def _of_adapter(adapter: Adapter, snapshot: Snapshot) -> Iterator[Wish]:
         if not version.source.remote or site is None or site.model is None or site.model.spec is None:
             continue
         if not not_allowed(site.model, adapter.meta.namespace, snapshot.tenants.labels):
-            request = _request(adapter, version, _base(site.pods), site.model.spec.adapters.max_rank)
+            request = _request(adapter, version, _base(site.pods), site.model.spec.adapters.max_rank, quota)
             yield Wish((adapter.name, version.name), request, _worried(adapter, version, site.pods))
 
 
-def _request(adapter: Adapter, version: Version, base: Digest | None, max_rank: int) -> ArtifactRequest:
+def _request(
+    adapter: Adapter, version: Version, base: Digest | None, max_rank: int, quota: int | None
+) -> ArtifactRequest:
     source = version.source
     return ArtifactRequest(
         namespace=adapter.meta.namespace,
@@ -59,7 +62,19 @@ def _request(adapter: Adapter, version: Version, base: Digest | None, max_rank: 
         secret_name=source.secret_ref.name if source.secret_ref else None,
         base_digest=base,
         max_rank=max_rank,
+        max_bytes=_bound(version, quota),
     )
+
+
+def _bound(version: Version, quota: int | None) -> int | None:
+    """The bytes that it may have: those that it was given of the quota, none before it is known how many it has.
+
+    What was fetched once has been given its bytes, and has no others.
+    """
+    recorded = version.recorded
+    if quota is None or (recorded is not None and recorded.digest is not None):
+        return None
+    return (recorded.size_bytes if recorded is not None else None) or 0
 
 
 def _revision(version: Version) -> str | None:

@@ -15,6 +15,7 @@ from motet_operator.store.errors import StoreError
 from motet_operator.store.fits import Fits
 from motet_operator.store.jobs import Pulls
 from motet_operator.store.policy_file import PolicyFile
+from motet_operator.store.pull import shown
 from motet_operator.store.records import Artifact, Resolution
 from motet_operator.store.signature import PublicKey
 from motet_operator.store.wanted import Wanted
@@ -54,16 +55,21 @@ class Answers:
         wanted = Wanted.of(request)
         resolution = self._catalogue.resolutions.get(wanted)
         if resolution is not None and (wanted.digest or self._now() - resolution.at < self._fresh_seconds):
-            return self._known(request, wanted, resolution)
+            size = self._catalogue.artifacts[resolution.digest].stored_bytes
+            return _listed(size, request) if _is_beyond(size, request) else self._known(request, wanted, resolution)
+        listed = self._pulls.listed(wanted)
+        if listed and self._now() - listed.at < self._fresh_seconds and _is_beyond(listed.size, request):
+            return _listed(listed.size, request)
         failure = self._catalogue.failures.get(wanted)
         progress = self._pulls.progress(wanted)
         if failure is not None and (progress is None or not failure.reason.transient or not progress.fetched):
             # A retry that has not got anywhere yet is no news.
-            self._pulls.asked(wanted, request.namespace)
+            self._pulls.asked(wanted, request.namespace, request.max_bytes)
             return _failed(failure.reason, failure.message, request.digest)
         if progress is None:
-            self._pulls.begin(wanted, request.namespace)
+            self._pulls.begin(wanted, request.namespace, request.max_bytes)
             return ArtifactReport(state=ArtifactState.RESOLVING, digest=request.digest)
+        self._pulls.asked(wanted, request.namespace, request.max_bytes)
         return ArtifactReport(
             state=progress.state,
             digest=request.digest,
@@ -79,8 +85,8 @@ class Answers:
         if refusal is not None:
             # A signature may be laid beside the files at any time.
             if self._now() - resolution.at > backoff.SIGNATURE_SECONDS and wanted not in self._catalogue.failures:
-                self._pulls.begin(wanted, request.namespace)
-            self._pulls.asked(wanted, request.namespace)
+                self._pulls.begin(wanted, request.namespace, request.max_bytes)
+            self._pulls.asked(wanted, request.namespace, request.max_bytes)
             return _failed(refusal.reason, refusal.message, artifact.digest)
         compatible, mismatch, held_bytes = self._compatibility(request, artifact)
         # Not validated again: there are thousands in one answer.
@@ -134,6 +140,20 @@ def _signature_refusal(text: str, artifact: Artifact, keys: tuple[PublicKey, ...
     except StoreError as error:
         return Refusal(reason=error.reason, message=error.message)
     return None
+
+
+def _is_beyond(size: int | None, request: ArtifactRequest) -> bool:
+    return request.max_bytes is not None and (size is None or size > request.max_bytes)
+
+
+def _listed(size: int | None, request: ArtifactRequest) -> ArtifactReport:
+    if size is None:
+        message = (
+            f"{shown(request.uri)} does not say how large its files are, and the bytes of namespace "
+            f"{request.namespace} are limited (maxBytes): serve them with a Content-Length, or as an archive"
+        )
+        return _failed(AdapterReason.TOO_LARGE, message, request.digest)
+    return ArtifactReport(state=ArtifactState.LISTED, digest=request.digest, size_bytes=size)
 
 
 def _failed(reason: AdapterReason, message: str, digest: Digest | None) -> ArtifactReport:

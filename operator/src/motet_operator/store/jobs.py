@@ -4,12 +4,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 
 from motet_api.reasons import AdapterReason
 from motet_operator.store import backoff
 from motet_operator.store.catalogue import Catalogue
-from motet_operator.store.errors import StoreError
+from motet_operator.store.errors import BeyondBoundsError, StoreError
 from motet_operator.store.fair_queue import FairQueue, Place
 from motet_operator.store.metrics import StoreMetrics
 from motet_operator.store.pull import Progress, Puller, shown
@@ -55,8 +56,19 @@ class Workers(Generic[Item]):
             self._wake.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An artifact that was not fetched, as nobody who asked may have so many bytes. None: its source does not say."""
+
+    size: int | None
+    at: float
+
+
 class Pulls:
-    """The jobs that fetch."""
+    """The jobs that fetch.
+
+    Several namespaces may ask for one artifact, each bounded by its quota: it is fetched if one of them may have it.
+    """
 
     def __init__(
         self,
@@ -76,15 +88,27 @@ class Pulls:
         self._workers = Workers(FairQueue[Wanted](total, per_host), self._pull)
         self._progress: dict[Wanted, Progress] = {}
         self._asked: dict[Wanted, tuple[str, float]] = {}
+        self._bounds: dict[Wanted, int | None] = {}
+        self._listed: dict[Wanted, Listed] = {}
         metrics.measure_jobs(self._workers.queue)
 
-    def begin(self, wanted: Wanted, namespace: str) -> None:
-        """Fetch, for an object of a namespace."""
+    def begin(self, wanted: Wanted, namespace: str, bound: int | None) -> None:
+        """Fetch, for an object of a namespace, if it has not more bytes than `bound`."""
+        self._widen(wanted, bound)
         self._workers.put(wanted, namespace, wanted.host)
 
-    def asked(self, wanted: Wanted, namespace: str) -> None:
-        """Somebody waits for what has failed: it is tried again by itself."""
+    def asked(self, wanted: Wanted, namespace: str, bound: int | None) -> None:
+        """Somebody waits for what is under way, or has failed: it is tried again by itself."""
         self._asked[wanted] = (namespace, self._now())
+        self._widen(wanted, bound)
+
+    def listed(self, wanted: Wanted) -> Listed | None:
+        """What was found of an artifact that nobody was to have."""
+        return self._listed.get(wanted)
+
+    def _widen(self, wanted: Wanted, bound: int | None) -> None:
+        known = self._bounds.get(wanted, 0)
+        self._bounds[wanted] = None if bound is None or known is None else max(bound, known)
 
     def progress(self, wanted: Wanted) -> Progress | None:
         """How far the job is; None if there is none."""
@@ -111,15 +135,23 @@ class Pulls:
                 continue
             namespace, at = self._asked.get(wanted, ("", 0.0))
             if now - at < _STILL_ASKED_SECONDS:
-                self.begin(wanted, namespace)
+                self.begin(wanted, namespace, self._bounds.get(wanted, 0))
             elif now - failure.again_at > backoff.PERMANENT_SECONDS:
                 self._catalogue.drop_failure(wanted)
         self._asked = {wanted: value for wanted, value in self._asked.items() if wanted in self._catalogue.failures}
+        waiting = self._asked.keys()
+        self._bounds = {key: most for key, most in self._bounds.items() if key in waiting or key in self._workers.queue}
+        self._listed = {key: found for key, found in self._listed.items() if now - found.at < _STILL_ASKED_SECONDS}
 
     async def _pull(self, wanted: Wanted, namespace: str) -> None:
         progress = self._progress[wanted] = Progress()
         try:
-            await self._puller.pull(wanted, progress)
+            await self._puller.pull(wanted, progress, lambda: self._bounds.get(wanted, 0))
+        except BeyondBoundsError as error:
+            self._listed[wanted] = Listed(error.size, self._now())
+            self._bounds.pop(wanted, None)
+            self._catalogue.drop_failure(wanted)
+            self._metrics.job_ended("listed")
         except (StoreError, SourceError) as error:
             self._fail(wanted, namespace, error.reason, error.message, error.retry_after)
         except Exception as error:  # the job's edge: one source's fault must not end the store
@@ -127,6 +159,8 @@ class Pulls:
             message = f"a fault of the store, see its log: {type(error).__name__}"
             self._fail(wanted, namespace, AdapterReason.LOAD_FAILED, message, None)
         else:
+            self._listed.pop(wanted, None)
+            self._bounds.pop(wanted, None)
             self._metrics.job_ended("verified")
             log.info("%s for namespace %s is verified", shown(wanted.uri), namespace)
         finally:

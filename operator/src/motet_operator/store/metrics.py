@@ -40,7 +40,7 @@ class StoreMetrics:
         self._policy.set_function(refused)
 
     def job_ended(self, result: str, reason: str = "") -> None:
-        """A job ended: verified or failed."""
+        """A job ended: verified, listed (nobody may have so many bytes) or failed."""
         self._ended.labels(result).inc()
         if reason:
             self._failures.labels(reason).inc()

@@ -19,7 +19,7 @@ from motet_api.store import ArtifactFile, ArtifactKind, ArtifactState
 from motet_operator.store.blobs import Blobs
 from motet_operator.store.catalogue import Catalogue
 from motet_operator.store.download import Downloads, Origin
-from motet_operator.store.errors import StoreError
+from motet_operator.store.errors import BeyondBoundsError, StoreError
 from motet_operator.store.records import Artifact, Facts, FetchedFile, Resolution
 from motet_operator.store.secret_reader import SecretReader
 from motet_operator.store.selection import select
@@ -79,10 +79,14 @@ class Puller:
         self._s3_endpoints = s3_endpoints
         self._now = now
 
-    async def pull(self, wanted: Wanted, progress: Progress) -> None:
+    async def pull(self, wanted: Wanted, progress: Progress, bound: Callable[[], int | None]) -> None:
         """Make what is wanted known.
 
+        Args:
+            bound: the bytes that those who ask for it by now may have at most; None for any number.
+
         Raises:
+            BeyondBoundsError: it has more; nothing of it was fetched, but an archive, to see what is in it.
             SourceError: the source does not give it.
             StoreError: it is not what it must be, or there is no room.
             OSError: the disk does not do what it should.
@@ -95,6 +99,7 @@ class Puller:
         try:
             progress.revision = listing.revision
             chosen = select(wanted.kind, listing, shown(wanted.uri))
+            _check_bound(chosen, bound())
             with ExitStack() as uses:
                 fetched = await self._fetch(Origin(source, ref, listing, credentials), chosen, wanted, progress, uses)
                 artifact = await self._verified(wanted, fetched, progress)
@@ -162,6 +167,14 @@ class Puller:
             if file.name == SIGNATURE_FILE:
                 return self._blobs.path(file.sha256).read_text(errors="replace")
         return ""
+
+
+def _check_bound(chosen: tuple[RemoteFile, ...], bound: int | None) -> None:
+    """By what the source says of the sizes, which no download exceeds. The signature is not part of the artifact."""
+    sizes = [file.size for file in chosen if file.name != SIGNATURE_FILE]
+    size = sum(size for size in sizes if size is not None) if None not in sizes else None
+    if bound is not None and (size is None or size > bound):
+        raise BeyondBoundsError(size)
 
 
 def shown(uri: str) -> str:
