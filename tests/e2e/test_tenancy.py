@@ -11,6 +11,7 @@ from motet_api.errors import ErrorCode
 from motet_api.reasons import AdapterReason, Reason
 from tests.e2e.looking import look
 from tests.e2e.objects import Manifest, adapter, model_deployment, source
+from tests.e2e.origins import origins, web_uri
 from tests.e2e.values import MOST_ADAPTERS, NARROW, RESTRICTED
 from tests.e2e.world import World, condition
 from tests.waiting import eventually
@@ -39,13 +40,16 @@ def guests(home: World) -> Iterator[World]:
     kubectl = home.installation.cluster.kubectl
     kubectl("create", "namespace", NARROW)
     kubectl("label", "namespace", NARROW, RESTRICTED)
-    yield World(home.installation, NARROW, home.material, home.url, home.api)
+    cluster = home.installation.cluster
+    with origins(cluster, cluster.paths.root / "origins") as found:
+        found.onto_web(home.material / "voice-2", "voice-2")
+        yield World(home.installation, NARROW, home.material, home.url, home.api)
     kubectl("delete", "namespace", NARROW, "--wait=false")
 
 
 def guest(home: World, name: str, where: Manifest | None = None) -> Manifest:
     """An adapter of the other namespace for this one's model."""
-    made = adapter(NARROW, name, "tiny", {"v1": where or source("voice-2")})
+    made = adapter(NARROW, name, "tiny", {"v1": where or {"uri": web_uri("voice-2")}})
     made["spec"]["modelRef"]["namespace"] = home.namespace
     return made
 
@@ -88,6 +92,14 @@ def test_a_quota_refuses_the_youngest_until_there_is_room(home: World, guests: W
     guests.kubectl("delete", "lora", "second")
     becomes(guests, "third", Reason.READY)
     guests.kubectl("delete", "lora", "third")
+
+
+def test_the_claims_of_the_model_are_not_for_guests(home: World, guests: World) -> None:
+    """The pods could read them: what lies there is its own namespace's."""
+    guests.apply(guest(home, "reader", source("voice-1")))
+    message = becomes(guests, "reader", Reason.NOT_ALLOWED)
+    assert "pvc://material/voice-1" in message
+    guests.kubectl("delete", "lora", "reader")
 
 
 def test_a_source_that_policy_does_not_give_is_refused(home: World, guests: World) -> None:
