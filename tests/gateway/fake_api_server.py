@@ -20,7 +20,7 @@ class FakeApiServer:
     objects: dict[str, list[Object]] = field(default_factory=dict)
     page: int = 500
     away: bool = False
-    gone: bool = False
+    gone: str = ""
     version: int = 100
     lists: Counter[str] = field(default_factory=Counter)
     watched_from: dict[str, list[str]] = field(default_factory=dict)
@@ -49,8 +49,8 @@ class FakeApiServer:
         response = web.StreamResponse(headers={"content-type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        if self.gone:
-            self.gone = False
+        if self.gone == plural:
+            self.gone = ""
             await _write(response, {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}})
             return response
         self.watches.setdefault(plural, []).append(response)

@@ -106,7 +106,7 @@ async def test_a_watch_that_ends_goes_on_from_where_it_was() -> None:
 async def test_a_place_that_is_gone_is_listed_anew() -> None:
     async with following(cluster()) as follower:
         await follower.until_watching()
-        follower.server.gone = True
+        follower.server.gone = ADAPTERS
         follower.server.objects[ADAPTERS] = [lora_adapter(version=150, traffic={"v1": 5})]
         follower.server.hang_up(ADAPTERS)
         await follower.until(lambda: follower.traffic() == {"v1": 5})
